@@ -1,0 +1,211 @@
+"""``build-bundle``: from tracker stores and ``bundle.yaml`` to a signed bundle.
+
+The order is the order of trust: files first, then the records that name them, then the index, then the manifests over
+everything, then the signature over the manifests. Each later thing is a function of the earlier ones, so identical
+inputs give identical bytes. The bundle appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler import __version__, canonical, chain, codec, requirements, resources
+from bundler.attestation import Release, Statement, statement_bytes
+from bundler.config import BuildConfig
+from bundler.errors import GapsError, UsageError
+from bundler.evidence import INDEX, RECORDS, latest
+from bundler.facts import timestamp
+from bundler.gates import judge
+from bundler.instructions import verify_instructions
+from bundler.intake import Intake
+from bundler.manifest import (
+    DECLARATION,
+    PAYLOAD_MANIFEST,
+    RELEASE_ENVELOPE,
+    TAG_MANIFEST,
+    bag_info,
+    format_manifest,
+)
+from bundler.previous import Previous, open_previous
+from bundler.progress import Progress, Silence
+from bundler.records import RunRecord
+from bundler.signers import Signer, sign_payload
+from bundler.spec import BUNDLE_FORMAT, Gap, Index
+from bundler.storage.hashing import digest_all, digest_bytes
+from bundler.storage.writer import staged, write_archive, write_file
+from bundler.training import Shipped, ship_training
+
+SOFTWARE = f"aisdp-bundler {__version__}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """What a build came to. ``tag_manifest_sha256`` identifies the bundle; ``size`` is in bytes."""
+
+    path: Path
+    tag_manifest_sha256: str
+    index: Index
+    files: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to build. ``base`` is the folder that the paths of ``config`` are relative to."""
+
+    config: BuildConfig
+    base: Path
+    target: Path
+    signer: Signer
+    as_tar: bool = False
+    strict: bool = False
+    previous: Path | None = None
+
+
+def build(request: Request, progress: Progress | None = None) -> Built:
+    """Build the bundle that ``request`` describes.
+
+    Raises :class:`bundler.errors.SourceError`, :class:`UsageError`, :class:`GapsError` (strict) or
+    :class:`bundler.errors.OutputError`; in every case nothing is left at the target.
+    """
+    progress = progress or Silence()
+    previous = open_previous(request.previous) if request.previous else None
+    with staged(request.target) as result:
+        folder = result.with_name("bag") if request.as_tar else result
+        folder.mkdir()
+        built = _fill(folder, request, previous, progress)
+        if request.as_tar:
+            write_archive(folder, result)
+    return built
+
+
+def _fill(bag: Path, request: Request, previous: Previous | None, progress: Progress) -> Built:
+    """Write all files of the bundle into the folder ``bag``."""
+    config = request.config
+    records = tuple(Intake(config, request.base, bag).records(progress))
+    selected = next((each for each in records if each.id == config.selection.run), None)
+    if selected is None:
+        raise UsageError(
+            f"selection.run {config.selection.run!r} is not among the {len(records)} imported runs",
+            remedy="Use the tracker's run id; the sources must hold the experiment of that run.",
+        )
+    shipped = ship_training(config, request.base, bag, selected)
+    lines: list[bytes] = []
+    added: Iterable[RunRecord] = records
+    if previous is not None:
+        lines = list(previous.contents.lines)
+        added = previous.changed(records)
+        previous.carry_over(bag)
+        records = latest((*previous.contents.log, *records))
+    lines = chain.append(lines, map(codec.to_json, added))
+    index = Index(
+        format=BUNDLE_FORMAT,
+        created=_created(records),
+        software=SOFTWARE,
+        system=config.system,
+        selection=config.selection,
+        reproducibility=config.reproducibility,
+        gates=config.gates,
+        gate_results=judge(config.gates, selected.id, records, config.facts),
+        facts=config.facts,
+        log=chain.checkpoint(lines),
+        previous=previous.predecessor if previous else None,
+        training_spec=shipped.spec,
+        gaps=_gaps(config, records, shipped),
+    )
+    _refuse_required(index.gaps, strict=request.strict)
+    write_file(bag, RECORDS, chain.join(lines))
+    write_file(bag, INDEX, canonical.serialise(codec.to_json(index)))
+    return _seal(bag, request, index, progress)
+
+
+def _seal(bag: Path, request: Request, index: Index, progress: Progress) -> Built:
+    """Write tag files and manifests over what lies in ``bag``, and sign the tag manifest."""
+    payload = _digests(bag, "data", progress)
+    size = sum((bag / path).stat().st_size for path in payload)
+    write_file(bag, "bagit.txt", DECLARATION)
+    write_file(
+        bag, "bag-info.txt", bag_info(index.software, index.created, files=len(payload), size=size)
+    )
+    write_file(
+        bag,
+        "VERIFY.md",
+        verify_instructions(envelope=RELEASE_ENVELOPE, records=RECORDS, index=INDEX),
+    )
+    for name, schema in resources.schemas().items():
+        write_file(bag, f"schema/{name}", schema)
+    write_file(bag, PAYLOAD_MANIFEST, format_manifest(payload))
+    tags = {
+        path: digest
+        for path, digest in _digests(bag, ".", Silence()).items()
+        if path not in payload
+    }
+    tag_manifest = format_manifest(tags)
+    write_file(bag, TAG_MANIFEST, tag_manifest)
+    statement = Statement(
+        tag_manifest_sha256=digest_bytes(tag_manifest),
+        release=Release(
+            system=index.system.name,
+            version=index.system.version,
+            created=index.created,
+            log=index.log,
+            previous=index.previous,
+        ),
+    )
+    # The signature last: without it, nothing in the folder passes for a bundle.
+    write_file(bag, RELEASE_ENVELOPE, sign_payload(statement_bytes(statement), request.signer))
+    return Built(
+        path=request.target,
+        tag_manifest_sha256=statement.tag_manifest_sha256,
+        index=index,
+        files=len(payload),
+        size=size,
+    )
+
+
+def _digests(bag: Path, folder: str, progress: Progress) -> dict[str, str]:
+    files = sorted(file for file in (bag / folder).rglob("*") if file.is_file())
+    paths = [file.relative_to(bag).as_posix() for file in files]
+    total = sum(file.stat().st_size for file in files)
+    with progress.step("Hashing files", total, unit="B") as step:
+        return digest_all(paths, lambda path: (bag / path).open("rb"), on_bytes=step.advance)
+
+
+def _created(records: tuple[RunRecord, ...]) -> str:
+    """The time of the newest evidence, or SOURCE_DATE_EPOCH: a clock would make each build another bundle."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if epoch is not None:
+        if not epoch.isdecimal():
+            raise UsageError("SOURCE_DATE_EPOCH is not a number of seconds")
+        return timestamp(int(epoch) * 1000) or ""
+    times = [time for each in records for time in (each.started_at, each.ended_at) if time]
+    return max(times, default="1970-01-01T00:00:00.000Z")
+
+
+def _gaps(config: BuildConfig, records: tuple[RunRecord, ...], shipped: Shipped) -> tuple[Gap, ...]:
+    declared = requirements.Declared(
+        system=config.system,
+        selection=config.selection,
+        reproducibility=config.reproducibility,
+        gates=config.gates,
+        facts=config.facts,
+        records=records,
+        has_training_spec=shipped.spec is not None,
+        code_files=shipped.code_files,
+        lock_present=shipped.lock_present,
+        lock_hashed=shipped.lock_hashed,
+    )
+    return (*requirements.gaps(declared), *shipped.gaps)
+
+
+def _refuse_required(gaps: tuple[Gap, ...], *, strict: bool) -> None:
+    required = [gap for gap in gaps if gap.level == "required"]
+    if strict and required:
+        listing = "\n".join(f"  - {gap.subject}: {gap.message}. {gap.remedy}" for gap in required)
+        raise GapsError(
+            f"{len(required)} required pieces of evidence are missing:\n{listing}",
+            remedy="Nothing was built. Close the gaps, or build without --strict: they are then shown.",
+        )

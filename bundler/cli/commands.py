@@ -1,0 +1,200 @@
+"""What the sub-commands do, once their arguments are read."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from bundler import canonical, codec
+from bundler.errors import MalformedError, OutputError, UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyOptions:
+    """The options of ``verify-bundle``, named as on the command line."""
+
+    bundle: Path
+    trust: tuple[Path, ...]
+    rerun: bool
+    report: Path | None
+    key: Path | None
+    python: Path
+    sandbox: str
+    i_trust_this_code: bool
+    keep: Path | None
+
+
+def run_init(folder: Path, output: Path | None, experiment: str | None) -> None:
+    """``bundler init``."""
+    from bundler.starter import write_starter  # noqa: PLC0415
+
+    target = output or folder / "bundle.yaml"
+    todo = write_starter(folder, target, experiment)
+    click.echo(f"wrote {target}; {todo} places are marked TODO: only a human can fill them")
+    click.echo("next: edit it, then `build-bundle " + str(target) + " -o BUNDLE --key KEY.pem`")
+
+
+def run_keygen(output: Path, algorithm: str) -> None:
+    """``bundler keygen``."""
+    from bundler.signers import generate  # noqa: PLC0415
+
+    signer = generate(output, algorithm)  # type: ignore[arg-type]  # click checked the choice
+    click.echo(f"wrote {output / 'key.pem'} (secret) and {output / 'trust.pem'} (hand it out)")
+    click.echo(f"key id {signer.keyid}: publish it where assessors can compare it")
+
+
+def run_build(  # noqa: PLR0913  # one argument an option
+    config: Path, output: Path, key: Path, *, as_tar: bool, strict: bool, previous: Path | None
+) -> None:
+    """``build-bundle``."""
+    from bundler.build import Request, build  # noqa: PLC0415
+    from bundler.cli.console import Bars, show_built  # noqa: PLC0415
+    from bundler.config import load  # noqa: PLC0415
+    from bundler.signers import load_signer  # noqa: PLC0415
+
+    request = Request(
+        config=load(config),
+        base=config.resolve().parent,
+        target=output,
+        signer=load_signer(key),
+        as_tar=as_tar,
+        strict=strict,
+        previous=previous,
+    )
+    show_built(build(request, Bars()))
+
+
+def run_verify(options: VerifyOptions) -> int:
+    """``verify-bundle``. Returns the exit code."""
+    from bundler.cli.console import Bars, show_report  # noqa: PLC0415
+    from bundler.rerun import RerunOptions, rerun_training  # noqa: PLC0415
+    from bundler.storage import open_bag  # noqa: PLC0415
+    from bundler.trust import Key  # noqa: PLC0415
+    from bundler.verify import verify  # noqa: PLC0415
+
+    if options.sandbox == "none" and not options.i_trust_this_code:
+        raise UsageError(
+            "--sandbox none runs the provider's code with all your rights",
+            remedy="Add --i-trust-this-code if that is what you want; the verdict will say so.",
+        )
+    if options.key is not None:
+        _refuse_existing(_vsa_path(options.bundle))
+    keys: tuple[Key, ...] = _load_trust(options.trust)
+    bars = Bars()
+    how = RerunOptions(
+        # Not resolved: a virtual environment is known by the path of its interpreter.
+        python=options.python.absolute(),
+        sandbox=options.sandbox,  # type: ignore[arg-type]  # click checked the choice
+        trusted=options.i_trust_this_code,
+        keep=options.keep,
+    )
+    report = verify(
+        lambda: open_bag(options.bundle),
+        options.bundle.name or str(options.bundle),
+        keys,
+        clock=_now,
+        rerunner=(lambda evidence: rerun_training(evidence, how, bars)) if options.rerun else None,
+        progress=bars,
+    )
+    show_report(report)
+    data = canonical.serialise(codec.to_json(report)) + b"\n"
+    if options.report is not None:
+        _write(options.report, data)
+    if options.key is not None:
+        _sign_verdict(options, report, data)
+    return report.exit_code
+
+
+def run_site(bundle: Path, report: Path | None, trust: tuple[Path, ...], output: Path) -> None:
+    """``bundler site``."""
+    from bundler.cli.console import Bars  # noqa: PLC0415
+    from bundler.site import render  # noqa: PLC0415
+    from bundler.storage import open_bag  # noqa: PLC0415
+
+    pages = render(open_bag(bundle), _load_report(report), _load_trust(trust), output, Bars())
+    click.echo(f"wrote {pages} pages; open {output / 'index.html'}")
+
+
+def _sign_verdict(options: VerifyOptions, report, data: bytes) -> None:  # type: ignore[no-untyped-def]
+    from bundler import vsa  # noqa: PLC0415
+    from bundler.signers import load_signer, sign_payload  # noqa: PLC0415
+
+    if options.key is None or report.subject.tag_manifest_sha256 is None:
+        click.echo("no verdict was signed: the bundle could not be identified", err=True)
+        return
+    target = _vsa_path(options.bundle)
+    _write(target, sign_payload(vsa.payload(report, data), load_signer(options.key)))
+    click.echo(f"signed verdict: {target}")
+
+
+def _vsa_path(bundle: Path) -> Path:
+    """Beside the bundle, never inside: the bundle is the provider's."""
+    bundle = bundle.absolute()
+    return bundle.with_name(bundle.name + ".vsa.dsse.json")
+
+
+def _load_trust(paths: tuple[Path, ...]):  # type: ignore[no-untyped-def]
+    from bundler.trust import load_keys  # noqa: PLC0415
+
+    keys = []
+    for path in paths:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise UsageError(
+                f"cannot read {path}: {error.strerror}",
+                remedy="--trust takes the provider's public key in PEM form, from outside the bundle.",
+            ) from None
+        keys += load_keys(data, name=str(path))
+    return tuple(keys)
+
+
+def _load_report(path: Path | None):  # type: ignore[no-untyped-def]
+    from bundler.report import Report  # noqa: PLC0415
+
+    if path is None:
+        return None
+    try:
+        value = canonical.parse(path.read_bytes(), name=str(path))
+        return codec.from_json(Report, value)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except MalformedError as error:
+        raise UsageError(
+            f"{path} is no report: {error.message}", remedy="Write one with verify-bundle --report."
+        ) from None
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise OutputError(
+            f"{path} exists; a signed verdict is never overwritten", remedy="Move it away first."
+        )
+
+
+def _write(target: Path, data: bytes) -> None:
+    """Write whole or not at all; an earlier report of that name is replaced."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, staging = tempfile.mkstemp(dir=target.parent, suffix=".partial")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+            os.chmod(staging, 0o644)
+            os.replace(staging, target)
+        finally:
+            Path(staging).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}: {error.strerror}", remedy="Check free space and permissions."
+        ) from None
+
+
+def _now() -> str:
+    now = datetime.now(UTC)
+    return f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}Z"

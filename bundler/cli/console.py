@@ -1,0 +1,170 @@
+"""What a person sees: bars on a terminal, plain lines elsewhere, and a verdict that fits one screen."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from bundler.build import Built
+from bundler.report import CheckResult, Finding, Report
+from bundler.storage.model import shown
+
+STYLES = {"met": "green", "not met": "red", "inconclusive": "yellow", "not run": "dim"}
+SIGNS = {"met": "✓", "not met": "✗", "inconclusive": "?", "not run": "–"}
+MAX_FINDINGS = 8
+"""Findings shown; the report has all of them. With the six claims, they fit 24 lines."""
+
+
+class Bars:
+    """Progress on standard error."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+
+    @contextmanager
+    def step(self, title: str, total: int | None, *, unit: str = "") -> Iterator[_Bar]:
+        """Show a bar (a spinner if ``total`` is unknown); without a terminal, one line when it begins."""
+        if not self._console.is_terminal:
+            print(f"{title} …", file=sys.stderr, flush=True)
+            yield _Bar(None, 0)
+            return
+        amount = DownloadColumn() if unit == "B" else MofNCompleteColumn()
+        columns = (
+            (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+            if total is None
+            else (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
+        )
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            yield _Bar(progress, progress.add_task(escape(title), total=total))
+
+
+class _Bar:
+    def __init__(self, progress: Progress | None, task: int) -> None:
+        self._progress = progress
+        self._task = task
+        self._lock = threading.Lock()
+
+    def advance(self, amount: int = 1) -> None:
+        """Some of it is done."""
+        if self._progress is not None:
+            with self._lock:
+                self._progress.advance(self._task, amount)  # type: ignore[arg-type]  # TaskID is an int
+
+
+def show_built(built: Built) -> None:
+    """Say what was built, and what is missing in it."""
+    console = Console(highlight=False)
+    index = built.index
+    console.print(
+        f"[green]✓[/] [bold]{escape(str(built.path))}[/]: {index.log.size} runs in the log,"
+        f" {built.files} files, {built.size / 1e6:.1f} MB"
+    )
+    console.print(f"  tag manifest sha256 {built.tag_manifest_sha256}")
+    for result in index.gate_results:
+        style = STYLES[result.verdict]
+        words = escape(f"{result.gate}: {result.explanation}")
+        console.print(f"  gate [{style}]{SIGNS[result.verdict]} {result.verdict}[/]  {words}")
+    if not index.gaps:
+        console.print("  no evidence gaps")
+        return
+    console.print(
+        f"  [yellow]{len(index.gaps)} evidence gaps[/] (they are in the bundle and on the site):"
+    )
+    for gap in index.gaps:
+        style = "red" if gap.level == "required" else "yellow"
+        console.print(
+            f"  [{style}]{gap.level}[/] {escape(f'{gap.subject}: {gap.message} ({gap.point})')}"
+        )
+        console.print(f"    → {escape(gap.remedy)}", style="dim")
+
+
+def show_report(report: Report) -> None:
+    """Print the verdict: what failed first, then the ladder, in at most one screen."""
+    console = Console(highlight=False)
+    subject = report.subject
+    title = " ".join(filter(None, (subject.system, subject.version))) or subject.name
+    signer = (
+        f"signed by {subject.signed_by[:16]}…" if subject.signed_by else "signer not established"
+    )
+    console.print(f"[bold]{escape(shown(title))}[/]  {signer}")
+    _show_findings(console, report)
+    table = Table.grid(padding=(0, 2))
+    for claim in report.claims:
+        style = STYLES[claim.status]
+        words = escape(_one_line(shown_text(claim.summary), 92))
+        table.add_row(f"[{style}]{SIGNS[claim.status]} {claim.status}[/]", claim.name, words)
+    console.print(table)
+    for rerun in report.reruns:
+        equal = sum(tensor.equal for tensor in rerun.tensors)
+        same = sum(metric.points_differing == 0 for metric in rerun.metrics)
+        console.print(
+            f"  re-run: {rerun.verdict}, seed {rerun.seed}, {rerun.seconds:.1f} s, isolation"
+            f" {rerun.isolation.get('kind')}; {equal}/{len(rerun.tensors)} tensors and"
+            f" {same}/{len(rerun.metrics)} metric histories equal"
+        )
+    console.print(_verdict(report))
+
+
+def _show_findings(console: Console, report: Report) -> None:
+    order = {"error": 0, "warning": 1}
+    pairs = [
+        (finding, result)
+        for result in report.checks
+        for finding in result.findings
+        if finding.severity in order
+    ]
+    pairs.sort(key=lambda pair: order[pair[0].severity])
+    for finding, result in pairs[:MAX_FINDINGS]:
+        _show_finding(console, finding, result)
+    if len(pairs) > MAX_FINDINGS:
+        console.print(
+            f"  … and {len(pairs) - MAX_FINDINGS} more findings; --report FILE writes them all"
+        )
+
+
+def _show_finding(console: Console, finding: Finding, result: CheckResult) -> None:
+    style = "red" if finding.severity == "error" else "yellow"
+    sign = "✗" if finding.severity == "error" else "?"
+    words = _one_line(shown_text(f"{finding.subject}: {finding.message}"), 200)
+    console.print(f"[{style}]{sign} {finding.code}[/] ({result.claim})  {escape(words)}")
+    if finding.remedy:
+        console.print(f"    → {escape(shown_text(finding.remedy))}", style="dim")
+
+
+def _verdict(report: Report) -> str:
+    words = {
+        0: "[bold green]verified[/]: every claim that was examined is met",
+        1: "[bold red]not verified[/]: a claim is not met",
+        3: "[bold red]not verified[/]: the bundle is malformed, changed, or not signed by a trusted key",
+        4: "[bold yellow]not settled[/]: the environment of the training cannot be recreated here",
+        5: "[bold yellow]not settled[/]: no sandbox works here, so nothing was executed",
+        6: "[bold yellow]inconclusive[/]: not everything could be settled",
+    }
+    return f"{words[report.exit_code]} (exit {report.exit_code}). Evidence, not conformity."
+
+
+def shown_text(text: str) -> str:
+    """Text from a bundle for a terminal: printable characters only, so that it cannot steer it."""
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in text
+    )
+
+
+def _one_line(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

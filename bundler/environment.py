@@ -1,0 +1,59 @@
+"""The software that a re-run uses, compared with what the bundle declares, package by package."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from bundler.errors import EnvironmentNotRecreatableError
+from bundler.lockfiles import normalise
+from bundler.report import Knob
+
+# Isolated mode: neither the user's site-packages nor PYTHON* variables decide what is seen.
+_LIST = (
+    "import importlib.metadata as m, json, sys;"
+    "print(json.dumps([sys.version.split()[0],"
+    " [[d.name, d.version] for d in m.distributions() if d.name]]))"
+)
+
+
+def installed(python: Path) -> dict[str, str]:
+    """Normalised name → version of the packages that ``python`` sees, and ``python`` itself.
+
+    Raises :class:`EnvironmentNotRecreatableError` if the interpreter does not run.
+    """
+    try:
+        done = subprocess.run(
+            [str(python), "-I", "-c", _LIST], check=True, capture_output=True, timeout=60
+        )
+        version, packages = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        raise EnvironmentNotRecreatableError(
+            f"{python} is not a Python interpreter that runs",
+            remedy="Give --python the interpreter of an environment with the declared packages.",
+        ) from None
+    return {"python": version, **{normalise(name): found for name, found in packages}}
+
+
+def differences(
+    declared: Mapping[str, str], found: Mapping[str, str], *, python: Path
+) -> tuple[Knob, ...]:
+    """Packages in another version than declared. A local label (``+cpu``) counts only where it is declared.
+
+    Raises :class:`EnvironmentNotRecreatableError` if a declared package is not installed at all.
+    """
+    missing = sorted(name for name in declared if name not in found)
+    if missing:
+        pins = " ".join(f"{name}=={declared[name]}" for name in missing[:8])
+        raise EnvironmentNotRecreatableError(
+            f"{len(missing)} declared packages are not installed for {python}: {', '.join(missing[:8])}",
+            remedy=f"Install the declared versions: {python} -m pip install {pins}"
+            " (the whole list is data/environment/requirements.txt in the bundle).",
+        )
+    return tuple(
+        Knob(name=f"package {name}", declared=version, rerun=found[name])
+        for name, version in sorted(declared.items())
+        if version not in {found[name], found[name].partition("+")[0]}
+    )

@@ -1,0 +1,213 @@
+"""The evidence in a bag, step by step: bytes that match their manifests, then contents that parse.
+
+:func:`examine_files` holds every byte of the bag against the manifests. Only the :class:`Files` it returns can be read, and
+each read is held against the digest again, so that a file swapped in between is noticed. :func:`read_contents` parses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bundler import canonical, chain, codec
+from bundler.errors import MalformedError
+from bundler.manifest import (
+    DECLARATION,
+    PAYLOAD_MANIFEST,
+    SIGNATURES,
+    TAG_MANIFEST,
+    parse_manifest,
+)
+from bundler.progress import Progress
+from bundler.records import RunRecord
+from bundler.report import CheckResult, Finding, outcome_of
+from bundler.spec import Index, TrainingSpec
+from bundler.storage.hashing import digest_all, digest_bytes
+from bundler.storage.model import Bag, shown
+
+INDEX = "data/bundle.json"
+RECORDS = "data/records.jsonl"
+
+MAX_TEXT = 1 << 30
+"""Largest file of our own formats that is read into memory, in bytes."""
+
+
+class Files:
+    """The files of a bag whose every byte was held against the manifests."""
+
+    def __init__(self, bag: Bag, digests: dict[str, str]) -> None:
+        self._bag = bag
+        self.digests = digests
+        self.sizes = {entry.path: entry.size for entry in bag.entries()}
+        self.tag_manifest_sha256 = digests[TAG_MANIFEST]
+
+    def __contains__(self, path: str) -> bool:
+        return path in self.digests
+
+    def below(self, folder: str) -> list[str]:
+        """Paths of the files below ``folder``, sorted."""
+        return [path for path in sorted(self.digests) if path.startswith(folder + "/")]
+
+    def read(self, path: str) -> bytes:
+        """The bytes of ``path``. Raises :class:`MalformedError` (``file-missing``, ``file-changed``)."""
+        if path not in self.digests:
+            raise MalformedError("file-missing", f"{path} is not in the bundle")
+        if self.sizes[path] > MAX_TEXT:
+            raise MalformedError("file-too-large", f"{path} is larger than {MAX_TEXT >> 20} MiB")
+        with self._bag.open(path) as file:
+            data = file.read()
+        if digest_bytes(data) != self.digests[path]:
+            raise MalformedError("file-changed", f"{path} changed since it was hashed")
+        return data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What the bundle says. ``log`` is every line's record, ``records`` the latest of each run, in order of first entry."""
+
+    index: Index
+    lines: tuple[bytes, ...]
+    log: tuple[RunRecord, ...]
+    records: tuple[RunRecord, ...]
+    training: TrainingSpec | None
+
+    def record(self, run: str) -> RunRecord | None:
+        """The latest record of ``run``."""
+        return next((record for record in self.records if record.id == run), None)
+
+
+def examine_files(bag: Bag, progress: Progress) -> tuple[Files | None, tuple[CheckResult, ...]]:
+    """Check kinds, names, manifests, the exact file set and every digest. No :class:`Files` if one check fails."""
+    examination = _Examination(bag, progress)
+    steps = (
+        ("files.kinds", "only regular files with plain names", examination.kinds),
+        ("files.declaration", "bagit.txt is that of a BagIt 1.0 bag", examination.declaration),
+        ("files.manifests", "the manifests are in canonical form", examination.manifests),
+        ("files.set", "exactly the files that the manifests name", examination.file_set),
+        ("files.digests", "every file has the SHA-256 that its manifest says", examination.digest),
+    )
+    results: list[CheckResult] = []
+    for check, title, step in steps:
+        findings = tuple(_collect(step()))
+        results.append(
+            CheckResult(
+                check=check,
+                claim="integrity",
+                title=title,
+                outcome=outcome_of(findings),
+                findings=findings,
+            )
+        )
+        if findings and check in {"files.manifests"}:
+            break
+    if any(result.findings for result in results):
+        return None, tuple(results)
+    return Files(bag, examination.digests), tuple(results)
+
+
+def _collect(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """The findings, a :class:`MalformedError` on the way being the last of them."""
+    try:
+        yield from findings
+    except MalformedError as error:
+        yield finding_of(error)
+
+
+def finding_of(error: MalformedError, subject: str = "bundle") -> Finding:
+    """The finding that says what ``error`` says."""
+    return Finding(
+        code=error.code,
+        severity="error",
+        subject=subject,
+        message=error.message,
+        remedy=error.remedy,
+    )
+
+
+class _Examination:
+    """State of one pass over the files of a bag."""
+
+    def __init__(self, bag: Bag, progress: Progress) -> None:
+        self._bag = bag
+        self._progress = progress
+        self._sizes = {entry.path: entry.size for entry in bag.entries()}
+        self._payload: dict[str, str] = {}
+        self._tags: dict[str, str] = {}
+        self.digests: dict[str, str] = {}
+
+    def kinds(self) -> Iterator[Finding]:
+        yield from self._bag.problems()
+
+    def declaration(self) -> Iterator[Finding]:
+        if self._read("bagit.txt") != DECLARATION:
+            yield _error(
+                "bag-declaration", "bagit.txt", "is not the declaration of a BagIt 1.0 bag"
+            )
+
+    def manifests(self) -> Iterator[Finding]:
+        self._tags = parse_manifest(self._read(TAG_MANIFEST), name=TAG_MANIFEST)
+        self._payload = parse_manifest(self._read(PAYLOAD_MANIFEST), name=PAYLOAD_MANIFEST)
+        for path in self._payload:
+            if not path.startswith("data/"):
+                yield _error("manifest-scope", path, "is in the payload manifest, but not in data/")
+        for path in self._tags:
+            if path == TAG_MANIFEST or path.startswith(("data/", "signatures/")):
+                yield _error("manifest-scope", path, "must not be in the tag manifest")
+        yield from ()
+
+    def file_set(self) -> Iterator[Finding]:
+        named = self._payload.keys() | self._tags.keys() | {TAG_MANIFEST}
+        for path in sorted(named - self._sizes.keys()):
+            yield _error("file-missing", path, "is named in a manifest and not there")
+        for path in sorted(self._sizes.keys() - named - SIGNATURES):
+            yield _error("file-extra", shown(path), "is in the bag and in no manifest")
+        for path in sorted({PAYLOAD_MANIFEST, "bagit.txt", "bag-info.txt"} - self._tags.keys()):
+            yield _error("file-missing", path, "is not covered by the tag manifest")
+
+    def digest(self) -> Iterator[Finding]:
+        expected = self._payload | self._tags
+        present = [path for path in sorted(expected) if path in self._sizes]
+        total = sum(self._sizes[path] for path in present)
+        with self._progress.step("Hashing files", total, unit="B") as step:
+            self.digests = digest_all(present, self._bag.open, on_bytes=step.advance)
+        for path in present:
+            if self.digests[path] != expected[path]:
+                yield _error("file-digest", path, "is not the file that the manifest names")
+        self.digests[TAG_MANIFEST] = digest_bytes(self._read(TAG_MANIFEST))
+
+    def _read(self, path: str) -> bytes:
+        if path not in self._sizes:
+            raise MalformedError("file-missing", f"{path} is not in the bundle")
+        if self._sizes[path] > MAX_TEXT:
+            raise MalformedError("file-too-large", f"{path} is larger than {MAX_TEXT >> 20} MiB")
+        with self._bag.open(path) as file:
+            return file.read()
+
+
+def read_contents(files: Files) -> Contents:
+    """Parse index, log and training specification. Raises :class:`MalformedError` at the first fault.
+
+    The chain of the log is checked on the way: a record out of its place cannot be read.
+    """
+    index = codec.from_json(
+        Index, canonical.parse_canonical(files.read(INDEX), name=INDEX), place=INDEX
+    )
+    lines = tuple(chain.split(files.read(RECORDS)))
+    log = tuple(
+        codec.from_json(RunRecord, run, place=f"{RECORDS}, line {number}")
+        for number, run in enumerate(chain.walk(lines), start=1)
+    )
+    training = None
+    if index.training_spec is not None:
+        value = canonical.parse_canonical(files.read(index.training_spec), name=index.training_spec)
+        training = codec.from_json(TrainingSpec, value, place=index.training_spec)
+    return Contents(index=index, lines=lines, log=log, records=latest(log), training=training)
+
+
+def latest(log: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
+    """The last record of each run: a later line about a run replaces what earlier ones say."""
+    return tuple({record.id: record for record in log}.values())
+
+
+def _error(code: str, subject: str, message: str) -> Finding:
+    return Finding(code=code, severity="error", subject=subject, message=message)

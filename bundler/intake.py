@@ -1,0 +1,117 @@
+"""Taking runs in: every run of every source becomes files in the bag and one record that names them."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from bundler import importers
+from bundler.config import BuildConfig, SourceConfig
+from bundler.errors import SourceError
+from bundler.facts import MAX_ENVIRONMENT_BYTES, record_of
+from bundler.history import write_points
+from bundler.importers.model import ArtefactFile, ImportedRun
+from bundler.manifest import ResourceDescriptor
+from bundler.progress import Progress
+from bundler.records import RUN_ID, Artefact, RunRecord, artefact_location, history_location
+from bundler.storage.hashing import digest_file
+from bundler.storage.writer import write_file
+
+
+class Intake:
+    """Reads the sources of ``config`` into the folder ``bag``, one run in memory at a time."""
+
+    def __init__(self, config: BuildConfig, base: Path, bag: Path) -> None:
+        self._config = config
+        self._base = base
+        self._bag = bag
+        self._taken: set[str] = set()
+
+    def records(self, progress: Progress) -> Iterator[RunRecord]:
+        """Yield the record of every run, source by source, in order of (start time, id)."""
+        for source in self._config.sources:
+            yield from self._read(source, progress)
+
+    def _read(self, source: SourceConfig, progress: Progress) -> Iterator[RunRecord]:
+        importer = importers.find(source.tracker)
+        artefacts = self._base / source.artefacts if source.artefacts else None
+        store = self._base / source.store
+        with importer.open(store, experiment=source.experiment, artefacts=artefacts) as session:
+            with progress.step(f"Importing runs from {source.store}", len(session)) as step:
+                for run in session:
+                    yield self._take(run)
+                    step.advance()
+
+    def _take(self, run: ImportedRun) -> RunRecord:
+        run_id = self._safe_id(run)
+        return record_of(
+            run,
+            self._config.facts,
+            run_id=run_id,
+            history=self._write_history(run, run_id),
+            artefacts=tuple(self._artefact(each, run_id) for each in run.artefacts),
+            environment=self._environment(run),
+        )
+
+    def _safe_id(self, run: ImportedRun) -> str:
+        """The tracker's id where it can name a folder and is not taken; else one derived from it."""
+        wanted = run.source.run_id
+        if not RUN_ID.fullmatch(wanted) or wanted.lower() in self._taken:
+            origin = "\0".join((run.source.tracker, run.source.experiment_id, wanted))
+            wanted = "run-" + hashlib.sha256(origin.encode()).hexdigest()[:24]
+        if wanted.lower() in self._taken:
+            raise SourceError(
+                f"run {run.source.run_id} is imported twice", remedy="List each source only once."
+            )
+        self._taken.add(wanted.lower())
+        return wanted
+
+    def _write_history(self, run: ImportedRun, run_id: str) -> ResourceDescriptor | None:
+        if not run.points:
+            return None
+        data = write_points(run.points)
+        path = history_location(run_id)
+        write_file(self._bag, path, data)
+        return ResourceDescriptor(
+            path=path, sha256=hashlib.sha256(data).hexdigest(), size=len(data)
+        )
+
+    def _artefact(self, artefact: ArtefactFile, run_id: str) -> Artefact:
+        if artefact.file is None:
+            return Artefact(path=artefact.path, sha256=None, size=None)
+        try:
+            with artefact.file.open("rb") as file:
+                digest = digest_file(file)
+                taken = Artefact(path=artefact.path, sha256=digest, size=file.tell())
+        except OSError as error:
+            raise _unreadable(artefact, error) from None
+        if self._embeds(run_id):
+            target = self._bag / artefact_location(run_id, taken)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(artefact.file, target)
+        return taken
+
+    def _embeds(self, run_id: str) -> bool:
+        if self._config.embed == "selected":
+            return run_id == self._config.selection.run
+        return self._config.embed == "all"
+
+    def _environment(self, run: ImportedRun) -> bytes | None:
+        wanted = (self._config.facts.environment or "").removeprefix("artefacts.")
+        for artefact in run.artefacts:
+            if artefact.path == wanted and artefact.file is not None:
+                try:
+                    with artefact.file.open("rb") as file:
+                        return file.read(MAX_ENVIRONMENT_BYTES)
+                except OSError as error:
+                    raise _unreadable(artefact, error) from None
+        return None
+
+
+def _unreadable(artefact: ArtefactFile, error: OSError) -> SourceError:
+    return SourceError(
+        f"artefact {artefact.file} cannot be read: {error.strerror}",
+        remedy="Make the file readable, or remove it: an artefact that is missing is a gap, not an error.",
+    )

@@ -1,0 +1,39 @@
+"""The placeholders of a training command: replaced once, literally, never evaluated."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from bundler.errors import MalformedError
+from bundler.spec import TrainingSpec
+
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
+
+
+def expand(text: str, values: Mapping[str, str]) -> str:
+    """Replace each ``{name}`` in ``text``. Raises :class:`MalformedError` (``placeholder-unknown``)."""
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            known = ", ".join(sorted(values))
+            raise MalformedError(
+                "placeholder-unknown", f"{{{match[1]}}} in {text!r} is unknown; known are: {known}"
+            )
+        return values[match[1]]
+
+    return _PLACEHOLDER.sub(value, text)
+
+
+def values_for(
+    spec: TrainingSpec, *, python: str, bundle: str, out: str, seed: int
+) -> dict[str, str]:
+    """The value of every placeholder. ``bundle`` and ``out`` are folders as the training sees them."""
+    return {
+        "python": python,
+        "seed": str(seed),
+        "out": out,
+        "code": f"{bundle}/{spec.code}",
+        **{f"input.{item.name}": f"{bundle}/{item.path}" for item in spec.inputs},
+        **{f"parameter.{name}": str(value) for name, value in spec.parameters.items()},
+    }

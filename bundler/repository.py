@@ -1,0 +1,91 @@
+"""A provider's git repository, read with git itself and nothing changed."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler.errors import SourceError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeFile:
+    """A tracked file: its path below the code folder and its git object."""
+
+    path: str
+    blob: str
+
+
+class Repository:
+    """The repository around ``folder``. Raises :class:`SourceError` if there is none."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._git("rev-parse", "--git-dir")
+
+    def head(self) -> str | None:
+        """The commit of HEAD, or ``None`` before the first one."""
+        return self._maybe("rev-parse", "--verify", "HEAD")
+
+    def has(self, commit: str) -> bool:
+        """Whether ``commit`` is in the repository and has the folder."""
+        return self._maybe("rev-parse", "--verify", "--end-of-options", f"{commit}:./") is not None
+
+    def branch(self) -> str | None:
+        """The branch, or ``None`` if HEAD is detached."""
+        return self._maybe("symbolic-ref", "--short", "HEAD")
+
+    def remote(self) -> str | None:
+        """The URL of the remote ``origin``, without user or password in it."""
+        url = self._maybe("remote", "get-url", "origin")
+        if url and "://" in url and "@" in url.split("/")[2]:
+            scheme, rest = url.split("://", 1)
+            url = f"{scheme}://{rest.split('@', 1)[1]}"
+        return url
+
+    def is_dirty(self) -> bool:
+        """Whether tracked files of the folder differ from HEAD, or there are untracked ones."""
+        return bool(self._git("status", "--porcelain", "--", ".").strip())
+
+    def files(self, commit: str) -> tuple[CodeFile, ...]:
+        """The files of the folder in ``commit``, sorted by path. Links and submodules are left out."""
+        listing = self._git("ls-tree", "-r", "-z", "--end-of-options", f"{commit}:./")
+        files = []
+        for entry in listing.split("\0"):
+            if entry:
+                meta, path = entry.split("\t", 1)
+                mode, kind, blob = meta.split()
+                if kind == "blob" and mode != "120000":
+                    files.append(CodeFile(path=path, blob=blob))
+        return tuple(sorted(files, key=lambda file: file.path))
+
+    def read(self, file: CodeFile) -> bytes:
+        """The bytes of ``file``."""
+        return self._run("cat-file", "blob", file.blob)
+
+    def _maybe(self, *arguments: str) -> str | None:
+        try:
+            return self._git(*arguments).strip()
+        except SourceError:
+            return None
+
+    def _git(self, *arguments: str) -> str:
+        return self._run(*arguments).decode("utf-8", "surrogateescape")
+
+    def _run(self, *arguments: str) -> bytes:
+        try:
+            done = subprocess.run(  # noqa: S603  # fixed program, no shell
+                ["git", "--no-optional-locks", "-C", str(self._folder), *arguments],  # noqa: S607
+                check=False,
+                capture_output=True,
+            )
+        except FileNotFoundError:
+            raise SourceError("git is not installed", remedy="Install git.") from None
+        if done.returncode != 0:
+            words = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            raise SourceError(
+                f"git in {self._folder}: {words[-1] if words else 'failed'}",
+                remedy="training.code must be a folder of a git repository.",
+            )
+        return done.stdout

@@ -1,0 +1,187 @@
+"""Declared against re-run: the same bits or not, and what differs.
+
+Two runs of one specification are compared metric by metric over the whole history and tensor by tensor. Only *all
+equal* is called bitwise (STATISTICS rule 0). Anything else is, by itself, no contradiction: other hardware or thread
+counts change bits in honest training. It is a contradiction where the same bits of the model are declared with other
+results, or where the re-run trained something else than declared.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+
+from bundler.records import MetricPoint, RunRecord, Scalar, number
+from bundler.report import Finding, Knob, MetricComparison, TensorComparison
+from bundler.spec import Tolerance
+
+
+def compare_metrics(
+    declared: Iterable[MetricPoint], rerun: Iterable[MetricPoint]
+) -> tuple[MetricComparison, ...]:
+    """Compare two histories point by point; timestamps are not compared."""
+    left, right = _by_metric(declared), _by_metric(rerun)
+    return tuple(
+        _compare(name, left.get(name, []), right.get(name, []))
+        for name in sorted(left.keys() | right.keys())
+    )
+
+
+def _by_metric(points: Iterable[MetricPoint]) -> dict[str, list[tuple[int, float]]]:
+    groups: dict[str, list[tuple[int, float]]] = {}
+    for point in points:
+        groups.setdefault(point.metric, []).append((point.step, point.value))
+    return groups
+
+
+def _compare(
+    name: str, left: list[tuple[int, float]], right: list[tuple[int, float]]
+) -> MetricComparison:
+    differing = [
+        step
+        for (step, value), (other_step, other) in zip(left, right, strict=False)
+        if step != other_step or _bits(value) != _bits(other)
+    ]
+    longer = max(left, right, key=len)
+    differing += [step for step, _ in longer[min(len(left), len(right)) :]]
+    return MetricComparison(
+        metric=name,
+        declared=number(left[-1][1]) if left else None,
+        rerun=number(right[-1][1]) if right else None,
+        points_declared=len(left),
+        points_rerun=len(right),
+        points_differing=len(differing),
+        first_differing_step=min(differing, default=None),
+    )
+
+
+def _bits(value: float) -> bytes:
+    # All NaNs are one value here: trackers do not keep their payloads.
+    return b"NaN" if math.isnan(value) else struct.pack("<d", value)
+
+
+def differing_knobs(
+    declared: Mapping[str, Scalar], rerun: Mapping[str, Scalar]
+) -> tuple[Knob, ...]:
+    """The recorded facts of the environment that are not the same."""
+    return tuple(
+        Knob(name=name, declared=declared.get(name), rerun=rerun.get(name))
+        for name in sorted(declared.keys() | rerun.keys())
+        if declared.get(name) != rerun.get(name)
+    )
+
+
+def is_bitwise(metrics: Iterable[MetricComparison], tensors: Iterable[TensorComparison]) -> bool:
+    """Whether there is something to compare and all of it is equal: a history and at least one tensor."""
+    metrics, tensors = tuple(metrics), tuple(tensors)
+    return (
+        bool(metrics and tensors)
+        and all(each.points_differing == 0 for each in metrics)
+        and all(each.equal for each in tensors)
+    )
+
+
+def same_training(declared: RunRecord, rerun: RunRecord) -> Iterator[Finding]:
+    """Findings where the re-run trained with other parameters, another seed or other data than declared."""
+    for name in sorted(declared.parameters.keys() | rerun.parameters.keys()):
+        left, right = declared.parameters.get(name), rerun.parameters.get(name)
+        if left != right:
+            yield Finding(
+                code="rerun-parameters-differ",
+                severity="error",
+                subject=declared.id,
+                message=f"parameter {name} is declared as {left!r}, the specified training used {right!r}",
+            )
+    if declared.seed != rerun.seed:
+        yield Finding(
+            code="rerun-seed-differs",
+            severity="error",
+            subject=declared.id,
+            message=f"seed {declared.seed} is declared, the specified training used {rerun.seed}",
+        )
+    # Not the tracker's own digest: it is a label that changes with the versions of libraries.
+    left_data = {(each.role, each.sha256, each.rows) for each in declared.data}
+    right_data = {(each.role, each.sha256, each.rows) for each in rerun.data}
+    if left_data != right_data:
+        yield Finding(
+            code="rerun-data-differs",
+            severity="error",
+            subject=declared.id,
+            message="the specified training read other data than the declared run",
+        )
+
+
+def judge(
+    run: str,
+    metrics: tuple[MetricComparison, ...],
+    tensors: tuple[TensorComparison, ...],
+    knobs: tuple[Knob, ...],
+    tolerances: tuple[Tolerance, ...],
+) -> Iterator[Finding]:
+    """Findings of one comparison; none for BITWISE."""
+    if is_bitwise(metrics, tensors):
+        return
+    if tensors and all(each.equal for each in tensors):
+        yield from _contradictions(run, metrics, tolerances)
+    if not tensors:
+        yield Finding(
+            code="rerun-no-tensors",
+            severity="warning",
+            subject=run,
+            message="no weights in safetensors format were declared and left, so no bits can be compared",
+            remedy="Declare outputs.tensors in the training specification.",
+        )
+    yield Finding(
+        code="rerun-not-bitwise",
+        severity="warning",
+        subject=run,
+        message="not bitwise on this machine: " + _first_difference(metrics, tensors, knobs),
+    )
+
+
+def _contradictions(
+    run: str, metrics: tuple[MetricComparison, ...], tolerances: tuple[Tolerance, ...]
+) -> Iterator[Finding]:
+    """The same weights, bit for bit, cannot come with results that differ beyond the declared margin."""
+    margins = {each.metric: each.margin for each in tolerances}
+    for each in metrics:
+        left, right = each.declared, each.rerun
+        if not isinstance(left, float) or not isinstance(right, float):
+            continue
+        if abs(left - right) > margins.get(each.metric, 1e-6 * max(1.0, abs(left))):
+            yield Finding(
+                code="rerun-metric-contradicts",
+                severity="error",
+                subject=run,
+                message=f"the re-run gave the declared weights bit for bit, but {each.metric} {right!r},"
+                f" declared was {left!r}",
+            )
+
+
+def _first_difference(
+    metrics: tuple[MetricComparison, ...],
+    tensors: tuple[TensorComparison, ...],
+    knobs: tuple[Knob, ...],
+) -> str:
+    parts = []
+    tensor = next((each for each in tensors if not each.equal), None)
+    if tensor is not None:
+        distance = (
+            f" by at most {tensor.max_absolute_difference:.3g}"
+            if tensor.max_absolute_difference is not None
+            else ""
+        )
+        parts.append(f"tensor {tensor.tensor} differs first{distance}")
+    changed = [each for each in metrics if each.points_differing]
+    if changed:
+        first = min(changed, key=lambda each: (each.first_differing_step or 0, each.metric))
+        parts.append(
+            f"{len(changed)} of {len(metrics)} metrics differ, first {first.metric} at step"
+            f" {first.first_differing_step}"
+        )
+    if knobs:
+        parts.append("knobs that differ: " + ", ".join(each.name for each in knobs[:6]))
+    else:
+        parts.append("no recorded knob differs")
+    return "; ".join(parts)

@@ -1,0 +1,341 @@
+"""What Annex IV and the reproducibility specification ask for, and what the evidence does not show: the gaps.
+
+A gap of level *required* means that the claim "completeness" is not met. One *recommended* weakens the evidence and
+is shown. Each requirement is one row; a run requirement is asked of every run with one of its statuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from bundler.records import RunRecord
+from bundler.selection import repetitions
+from bundler.spec import (
+    FactMap,
+    Gap,
+    GapLevel,
+    Gate,
+    ReproducibilitySpec,
+    SelectionSpec,
+    System,
+)
+
+MIN_REPETITIONS = 3
+"""Fewest independent runs of the selected configuration that show a variance between seeds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """Everything that requirements look at. ``lock_hashed``: every line of the lock pins a hash."""
+
+    system: System
+    selection: SelectionSpec
+    reproducibility: ReproducibilitySpec
+    gates: tuple[Gate, ...]
+    facts: FactMap
+    records: Sequence[RunRecord]
+    has_training_spec: bool
+    code_files: int
+    lock_present: bool
+    lock_hashed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirement:
+    """One row: ``shown`` says whether the evidence has it. ``point`` is where it is asked."""
+
+    code: str
+    level: GapLevel
+    point: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequirement(Requirement):
+    """Asked of each run; ``finished_only`` spares runs that ended before they could have it."""
+
+    shown: Callable[[RunRecord], bool]
+    finished_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleRequirement(Requirement):
+    """Asked once."""
+
+    shown: Callable[[Declared], bool]
+
+
+def run_requirements(facts: FactMap) -> tuple[RunRequirement, ...]:
+    """What every run must show, given where this provider keeps its facts."""
+    return (
+        RunRequirement(
+            code="run-code-version",
+            level="required",
+            point="Annex IV 2(a)",
+            message="no code version is recorded",
+            remedy="Train from a git checkout (MLflow records the commit), or set facts.code_commit.",
+            shown=lambda run: run.code.commit is not None,
+        ),
+        RunRequirement(
+            code="run-code-clean",
+            level="recommended",
+            point="Annex IV 2(a)",
+            message="whether the working tree was clean is not recorded: unknown is not clean",
+            remedy="Log the state of the tree as a tag and name it in facts.code_dirty.",
+            shown=lambda run: run.code.dirty is not None,
+        ),
+        RunRequirement(
+            code="run-code-dirty",
+            level="recommended",
+            point="Annex IV 2(a)",
+            message="trained from a working tree with uncommitted changes",
+            remedy="Train the released model from a commit.",
+            shown=lambda run: run.code.dirty is not True,
+        ),
+        RunRequirement(
+            code="run-data-version",
+            level="required",
+            point="Annex IV 2(d)",
+            message="no data version with a SHA-256 is recorded (a tracker's own digest is no identity)",
+            remedy="Log the SHA-256 of the data as a tag and name it in facts.data_sha256.",
+            shown=lambda run: any(each.sha256 for each in run.data),
+        ),
+        RunRequirement(
+            code="run-parameters",
+            level="required",
+            point="Annex IV 2(b)",
+            message="no hyperparameters are recorded",
+            remedy="Log them (mlflow.log_params).",
+            shown=lambda run: bool(run.parameters),
+        ),
+        RunRequirement(
+            code="run-seed",
+            level="required",
+            point="reproducibility: seed",
+            message="no seed is recorded",
+            remedy="Log the seed as a parameter and name it in facts.seed.",
+            shown=lambda run: run.seed is not None,
+        ),
+        RunRequirement(
+            code="run-environment",
+            level="required",
+            point="Annex IV 2(c)",
+            message="no compute environment is recorded",
+            remedy="Log versions, hardware and determinism settings as a JSON artefact; see facts.environment.",
+            shown=lambda run: bool(run.environment),
+            finished_only=True,
+        ),
+        RunRequirement(
+            code="run-times",
+            level="required",
+            point="Annex IV 2(g)",
+            message="start or end time is missing",
+            remedy="End runs properly (mlflow.end_run); a killed run needs its end time set.",
+            shown=lambda run: run.started_at is not None and run.ended_at is not None,
+            finished_only=True,
+        ),
+        RunRequirement(
+            code="run-history",
+            level="required",
+            point="Annex IV 2(g)",
+            message="no metric was logged at more than one step",
+            remedy="Log metrics at every epoch (mlflow.log_metric with step=).",
+            shown=lambda run: any(each.points > 1 for each in run.metrics),
+            finished_only=True,
+        ),
+        RunRequirement(
+            code="run-hold-out",
+            level="required",
+            point="Annex IV 2(g), 3",
+            message="no final hold-out metric",
+            remedy="Log them at the end of training and list their names in facts.metrics under hold-out.",
+            shown=lambda run: any(each.role == "hold-out" for each in run.metrics),
+            finished_only=True,
+        ),
+        RunRequirement(
+            code="run-model",
+            level="required",
+            point="Annex IV 2(a), 2(c)",
+            message="no model artefact with a content hash",
+            remedy="Log the model as an artefact and name its path in facts.model.",
+            shown=lambda run: any(
+                each.path == facts.model and each.sha256 for each in run.artefacts
+            ),
+            finished_only=True,
+        ),
+    )
+
+
+BUNDLE_REQUIREMENTS: tuple[BundleRequirement, ...] = (
+    BundleRequirement(
+        code="intended-purpose",
+        level="required",
+        point="Annex IV 1(a)",
+        message="the intended purpose is not stated",
+        remedy="Write system.intended_purpose.",
+        shown=lambda d: _written(d.system.intended_purpose),
+    ),
+    BundleRequirement(
+        code="provider",
+        level="required",
+        point="Annex IV 1(a)",
+        message="the provider is not named",
+        remedy="Write system.provider.",
+        shown=lambda d: _written(d.system.provider),
+    ),
+    BundleRequirement(
+        code="responsible-person",
+        level="recommended",
+        point="Annex IV 2(g)",
+        message="test reports are to be signed by the responsible persons; none is named",
+        remedy="Write system.responsible.",
+        shown=lambda d: _written(d.system.responsible or ""),
+    ),
+    BundleRequirement(
+        code="rationale",
+        level="required",
+        point="Annex IV 2(b)",
+        message="why the selected model was selected is not written down",
+        remedy="Write selection.rationale.",
+        shown=lambda d: _written(d.selection.rationale),
+    ),
+    BundleRequirement(
+        code="criteria-dated",
+        level="recommended",
+        point="Art. 9(8)",
+        message="the selection criteria are not dated",
+        remedy="Write selection.declared_at: when the criteria were fixed.",
+        shown=lambda d: d.selection.declared_at is not None,
+    ),
+    BundleRequirement(
+        code="candidates",
+        level="required",
+        point="Annex IV 2(b)",
+        message="the log holds no run beside the selected one, so nothing shows a choice",
+        remedy="Import the whole experiment, baselines and rejected runs included.",
+        shown=lambda d: len(d.records) > 1,
+    ),
+    BundleRequirement(
+        code="gates",
+        level="required",
+        point="Art. 9(8)",
+        message="no validation gate is declared",
+        remedy="Declare gates with metric, comparator and threshold.",
+        shown=lambda d: bool(d.gates),
+    ),
+    BundleRequirement(
+        code="gate-fairness",
+        level="recommended",
+        point="Annex IV 2(g), 3",
+        message="no gate of category fairness",
+        remedy="Declare a gate over a disparity metric, with the groups of the hold-out.",
+        shown=lambda d: any(gate.category == "fairness" for gate in d.gates),
+    ),
+    BundleRequirement(
+        code="repetitions",
+        level="required",
+        point="reproducibility: repeated runs",
+        message=f"fewer than {MIN_REPETITIONS} runs of the selected configuration with different seeds",
+        remedy="Repeat the selected configuration with three to five seeds.",
+        shown=lambda d: len(repetitions(d.selection.run, d.records, d.facts)) >= MIN_REPETITIONS,
+    ),
+    BundleRequirement(
+        code="mechanisms",
+        level="required",
+        point="reproducibility: mechanisms",
+        message="how repeatability is brought about is not written down",
+        remedy="Write reproducibility.mechanisms.",
+        shown=lambda d: bool(d.reproducibility.mechanisms),
+    ),
+    BundleRequirement(
+        code="limitations",
+        level="recommended",
+        point="reproducibility: limitations",
+        message="no known limitation of the reproducibility is written down",
+        remedy="Write reproducibility.limitations and factors_of_variation.",
+        shown=lambda d: bool(d.reproducibility.limitations),
+    ),
+    BundleRequirement(
+        code="tolerances",
+        level="required",
+        point="reproducibility: tolerance bounds",
+        message="no tolerance is declared for a metric",
+        remedy="Write reproducibility.tolerances: an absolute margin a metric.",
+        shown=lambda d: bool(d.reproducibility.tolerances),
+    ),
+    BundleRequirement(
+        code="training-spec",
+        level="required",
+        point="Annex VII 4.4",
+        message="nothing says how to repeat the training",
+        remedy="Write the section training: code, command, inputs, outputs.",
+        shown=lambda d: d.has_training_spec,
+    ),
+    BundleRequirement(
+        code="code-included",
+        level="required",
+        point="Annex IV 2(a)",
+        message="the training code is not in the bundle",
+        remedy="Set training.code to the folder of the training repository.",
+        shown=lambda d: d.code_files > 0,
+    ),
+    BundleRequirement(
+        code="lock",
+        level="required",
+        point="Annex IV 1(c)",
+        message="no list of the software versions is in the bundle",
+        remedy="Set training.lock to a lock file or pinned requirements.",
+        shown=lambda d: d.lock_present,
+    ),
+    BundleRequirement(
+        code="lock-hashed",
+        level="recommended",
+        point="Annex IV 1(c)",
+        message="the list of software versions does not pin each package with a hash",
+        remedy="Write it with hashes, such as `pip-compile --generate-hashes`.",
+        shown=lambda d: d.lock_hashed,
+    ),
+)
+
+
+def gaps(declared: Declared) -> Iterator[Gap]:
+    """All gaps, required ones first, in the order of the tables."""
+    found = [*_bundle_gaps(declared), *_run_gaps(declared)]
+    yield from sorted(found, key=lambda gap: gap.level != "required")
+
+
+def _bundle_gaps(declared: Declared) -> Iterator[Gap]:
+    for requirement in BUNDLE_REQUIREMENTS:
+        if not requirement.shown(declared):
+            yield _gap(requirement, "bundle")
+
+
+def _run_gaps(declared: Declared) -> Iterator[Gap]:
+    for requirement in run_requirements(declared.facts):
+        asked = [
+            record
+            for record in declared.records
+            if record.status == "finished" or not requirement.finished_only
+        ]
+        without = [record.id for record in asked if not requirement.shown(record)]
+        if without:
+            named = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
+            yield _gap(requirement, f"{len(without)} of {len(asked)} runs: {named}")
+
+
+def _gap(requirement: Requirement, subject: str) -> Gap:
+    return Gap(
+        level=requirement.level,
+        code=requirement.code,
+        point=requirement.point,
+        subject=subject,
+        message=requirement.message,
+        remedy=requirement.remedy,
+    )
+
+
+def _written(text: str) -> bool:
+    """Whether a human wrote something: ``bundler init`` leaves TODO in the places that it cannot fill."""
+    return bool(text.strip()) and not text.strip().startswith("TODO")

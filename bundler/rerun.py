@@ -1,0 +1,290 @@
+"""Re-executing the training of a bundle in a sandbox, and reading back what it left.
+
+Nothing of the bundle runs outside the sandbox. What goes in are copies of files whose digests were checked; what comes out
+is treated as hostile: regular files only, bounded, parsed by the built-in importers, never unpickled.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from bundler import environment, importers, sandbox
+from bundler.checks import Evidence
+from bundler.errors import HostileOutputError, MalformedError, SourceError, UsageError
+from bundler.facts import MAX_ENVIRONMENT_BYTES, record_of
+from bundler.history import read_points
+from bundler.importers.model import ImportedRun
+from bundler.lockfiles import parse_requirements
+from bundler.placeholders import expand, values_for
+from bundler.progress import Progress
+from bundler.records import MetricPoint, RunRecord, Scalar, artefact_location
+from bundler.report import Finding, Knob, MetricComparison, Rerun, TensorComparison
+from bundler.reproduction import compare_metrics, differing_knobs, is_bitwise, judge, same_training
+from bundler.spec import TrainingSpec
+from bundler.tensors import compare as compare_tensors
+
+BUNDLE = "/bundle"
+OUT = "/out"
+CONDITIONS = "reproducibility conditions (ISO 5725-1): another operator and machine, software of the verifier"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerunOptions:
+    """How to re-run: with which interpreter and packages, in which sandbox, and where to keep the output (``None``: nowhere)."""
+
+    python: Path
+    sandbox: Literal["auto", "bubblewrap", "sandlock", "none"] = "auto"
+    trusted: bool = False
+    keep: Path | None = None
+    limits: sandbox.Limits = field(default_factory=lambda: sandbox.Limits())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerunOutcome:
+    """What a re-run came to: the comparison, and the findings about it. ``rerun`` is ``None`` if nothing ran."""
+
+    rerun: Rerun | None
+    findings: tuple[Finding, ...]
+
+
+def rerun_training(
+    evidence: Evidence,
+    options: RerunOptions,
+    progress: Progress,
+    on_output: Callable[[bytes], None] | None = None,
+) -> RerunOutcome:
+    """Re-run the training of the selected run and compare.
+
+    Raises :class:`bundler.errors.SandboxUnavailableError` and
+    :class:`bundler.errors.EnvironmentNotRecreatableError`; both before any code of the bundle runs.
+    """
+    spec = evidence.contents.training
+    declared = evidence.contents.record(spec.run) if spec is not None else None
+    if spec is None or declared is None:
+        return RerunOutcome(
+            rerun=None,
+            findings=(
+                _warning(
+                    "rerun-no-specification", "bundle", "the bundle does not say how to train"
+                ),
+            ),
+        )
+    box = sandbox.find(options.sandbox, trusted=options.trusted)
+    knobs = _software(evidence, spec, options.python)
+    with _workplace(options.keep) as place:
+        _stage(evidence, spec, place / "bundle")
+        job = _job(spec, options, place)
+        with progress.step("Testing the sandbox", None):
+            isolation = box.isolation(options.limits)
+        with progress.step(f"Re-running the training, seed {spec.seed}", None):
+            outcome = box.run(job, on_output=on_output)
+        execution = _Execution(
+            spec=spec, declared=declared, isolation=isolation, outcome=outcome, software=knobs
+        )
+        if outcome.ended != "exited" or outcome.exit_code != 0:
+            return _failed(execution, _tail(job.log))
+        return _compare(evidence, execution, place / "out", options.limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Execution:
+    spec: TrainingSpec
+    declared: RunRecord
+    isolation: sandbox.Isolation
+    outcome: sandbox.Outcome
+    software: tuple[Knob, ...]
+
+    def report(
+        self,
+        verdict: Literal["bitwise", "not bitwise", "failed"],
+        *,
+        environment: dict[str, Scalar] | None = None,
+        metrics: tuple[MetricComparison, ...] = (),
+        tensors: tuple[TensorComparison, ...] = (),
+        knobs: tuple[Knob, ...] = (),
+    ) -> Rerun:
+        return Rerun(
+            run=self.declared.id,
+            seed=self.spec.seed,
+            verdict=verdict,
+            exit_code=self.outcome.exit_code,
+            seconds=round(self.outcome.wall_seconds, 3),
+            conditions=CONDITIONS,
+            isolation=self.isolation.facts(),
+            environment=environment or {},
+            metrics=metrics,
+            tensors=tensors,
+            knobs=(*self.software, *knobs),
+        )
+
+
+def _software(evidence: Evidence, spec: TrainingSpec, python: Path) -> tuple[Knob, ...]:
+    if spec.lock is None:
+        return ()
+    declared = parse_requirements(evidence.files.read(spec.lock).decode("utf-8", "replace"))
+    return environment.differences(declared.packages, environment.installed(python), python=python)
+
+
+@contextmanager
+def _workplace(keep: Path | None) -> Iterator[Path]:
+    """An empty folder; removed afterwards unless it is to be kept."""
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=False)
+        yield keep.resolve()
+        return
+    place = Path(tempfile.mkdtemp(prefix="aisdp-rerun-"))
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _stage(evidence: Evidence, spec: TrainingSpec, target: Path) -> None:
+    """Copy code and inputs, each read held against its digest: what runs is what was verified."""
+    for path in [*evidence.files.below(spec.code), *(item.path for item in spec.inputs)]:
+        file = target / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(evidence.files.read(path))
+
+
+def _job(spec: TrainingSpec, options: RerunOptions, place: Path) -> sandbox.Job:
+    out = place / "out"
+    out.mkdir()
+    values = values_for(spec, python=str(options.python), bundle=BUNDLE, out=OUT, seed=spec.seed)
+    if options.sandbox == "none":
+        # Without a sandbox nothing is mounted: the folders are where they are.
+        values = values_for(
+            spec,
+            python=str(options.python),
+            bundle=str(place / "bundle"),
+            out=str(out),
+            seed=spec.seed,
+        )
+    return sandbox.Job(
+        command=tuple(expand(word, values) for word in spec.command),
+        working_directory=PurePosixPath(values["code"]),
+        mounts=(sandbox.Mount(source=place / "bundle", target=PurePosixPath(BUNDLE)),),
+        output=out,
+        environment={name: expand(value, values) for name, value in spec.environment.items()},
+        limits=options.limits,
+        log=place / "log.txt",
+        interpreter=options.python,
+    )
+
+
+def _failed(execution: _Execution, tail: str) -> RerunOutcome:
+    outcome = execution.outcome
+    how = f"exit code {outcome.exit_code}" if outcome.ended == "exited" else outcome.ended
+    words = f"the training did not finish: {how}; {outcome.detail or tail or 'it printed nothing'}"
+    finding = _warning(
+        "rerun-failed",
+        execution.declared.id,
+        words,
+        "Run again with --keep DIR and read log.txt there. A failure is no evidence against the provider.",
+    )
+    return RerunOutcome(rerun=execution.report("failed"), findings=(finding,))
+
+
+def _compare(
+    evidence: Evidence, execution: _Execution, out: Path, limits: sandbox.Limits
+) -> RerunOutcome:
+    spec, declared = execution.spec, execution.declared
+    try:
+        sandbox.collect(out, limits=limits)
+        imported = _read_back(spec, out)
+        rerun = record_of(
+            imported,
+            evidence.contents.index.facts,
+            run_id=declared.id,
+            history=None,
+            artefacts=(),
+            environment=_artefact(imported, evidence.contents.index.facts.environment),
+        )
+        tensors = tuple(_tensors(evidence, execution, imported))
+    except (HostileOutputError, SourceError, UsageError, MalformedError) as error:
+        finding = _warning(
+            "rerun-output", declared.id, f"its output cannot be read: {error.message}"
+        )
+        return RerunOutcome(rerun=execution.report("failed"), findings=(finding,))
+    metrics = compare_metrics(_declared_points(evidence, declared), imported.points)
+    knobs = differing_knobs(declared.environment, rerun.environment)
+    bitwise = is_bitwise(metrics, tensors)
+    tolerances = evidence.contents.index.reproducibility.tolerances
+    findings = (
+        *same_training(declared, rerun),
+        *judge(declared.id, metrics, tensors, (*execution.software, *knobs), tolerances),
+    )
+    report = execution.report(
+        "bitwise" if bitwise else "not bitwise",
+        environment=dict(rerun.environment),
+        metrics=metrics,
+        tensors=tensors,
+        knobs=knobs,
+    )
+    return RerunOutcome(rerun=report, findings=findings)
+
+
+def _read_back(spec: TrainingSpec, out: Path) -> ImportedRun:
+    importer = importers.find(spec.outputs.tracker, built_in_only=True)
+    store = out / PurePosixPath(spec.outputs.location)
+    if out not in store.resolve().parents:
+        raise MalformedError("rerun-output", "outputs.location leaves the output folder")
+    with importer.open(store, experiment=None, artefacts=None) as session:
+        runs = list(session)
+    if len(runs) != 1:
+        raise SourceError(f"the training left {len(runs)} runs instead of one")
+    return runs[0]
+
+
+def _tensors(
+    evidence: Evidence, execution: _Execution, imported: ImportedRun
+) -> Iterator[TensorComparison]:
+    declared = {artefact.path: artefact for artefact in execution.declared.artefacts}
+    for path in execution.spec.outputs.tensors:
+        location = (
+            artefact_location(execution.declared.id, declared[path]) if path in declared else path
+        )
+        left = evidence.files.read(location)
+        right = _artefact(imported, path, limit=1 << 34)
+        if right is None:
+            raise SourceError(f"the training left no artefact {path}")
+        yield from compare_tensors(left, right, name=path)
+
+
+def _artefact(
+    imported: ImportedRun, path: str | None, limit: int = MAX_ENVIRONMENT_BYTES
+) -> bytes | None:
+    wanted = (path or "").removeprefix("artefacts.")
+    for artefact in imported.artefacts:
+        if artefact.path == wanted and artefact.file is not None:
+            with artefact.file.open("rb") as file:
+                return file.read(limit)
+    return None
+
+
+def _declared_points(evidence: Evidence, declared: RunRecord) -> Iterator[MetricPoint]:
+    if declared.history is not None:
+        yield from read_points(
+            evidence.files.read(declared.history.path), name=declared.history.path
+        )
+
+
+def _tail(log: Path) -> str:
+    """The last line of the log that says something, so that it cannot steer a terminal."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            lines = file.read().decode("utf-8", "replace").strip().splitlines()
+    except OSError:
+        return ""
+    return ascii(lines[-1])[1:-1][:200] if lines else ""
+
+
+def _warning(code: str, subject: str, message: str, remedy: str = "") -> Finding:
+    return Finding(code=code, severity="warning", subject=subject, message=message, remedy=remedy)

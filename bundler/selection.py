@@ -1,0 +1,109 @@
+"""Why this run: the competition recomputed from the records, for every run of the log.
+
+The provider declares a rule (:class:`bundler.spec.SelectionSpec`); who competes and who wins follows from the rule and the
+records alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bundler.records import RunRecord, Scalar
+from bundler.spec import FactMap, SelectionSpec
+
+Standing = Literal[
+    "candidate",
+    "repetition",
+    "not finished",
+    "excluded",
+    "outside the rule",
+    "constraint failed",
+    "no value",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A run in the competition: its standing, its value of the selection metric, and words for the standing."""
+
+    run: str
+    standing: Standing
+    value: float | None
+    explanation: str = ""
+
+
+def configuration(record: RunRecord, facts: FactMap) -> tuple[tuple[str, Scalar], ...]:
+    """What makes two runs repetitions of each other: all parameters but the seed."""
+    group, _, seed = facts.seed.partition(".")
+    left_out = seed if group == "parameters" else None
+    return tuple(sorted((k, v) for k, v in record.parameters.items() if k != left_out))
+
+
+def repetitions(run: str, records: Sequence[RunRecord], facts: FactMap) -> tuple[RunRecord, ...]:
+    """The finished runs with the configuration of ``run`` and distinct seeds, itself included, in order of the log.
+
+    A second run with the same seed is no independent repetition: the earliest of each seed counts, ``run`` first.
+    """
+    chosen = next((record for record in records if record.id == run), None)
+    if chosen is None:
+        return ()
+    wanted = configuration(chosen, facts)
+    by_seed: dict[int | None, RunRecord] = {chosen.seed: chosen}
+    for record in records:
+        if record.status == "finished" and configuration(record, facts) == wanted:
+            by_seed.setdefault(record.seed, record)
+    kept = {record.id for record in by_seed.values()}
+    return tuple(record for record in records if record.id in kept)
+
+
+def compete(
+    records: Sequence[RunRecord], spec: SelectionSpec, facts: FactMap
+) -> tuple[Candidate, ...]:
+    """Return the standing of every run, candidates first and best first, then the others in order of the log."""
+    repeated = {record.id for record in repetitions(spec.run, records, facts)} - {spec.run}
+    reasons = {exclusion.run: exclusion.reason for exclusion in spec.exclusions}
+    standings = [_stand(record, spec, reasons, repeated) for record in records]
+    candidates = [each for each in standings if each.standing == "candidate"]
+    sign = -1.0 if spec.direction == "maximise" else 1.0
+    candidates.sort(key=lambda each: (sign * (each.value or 0.0), each.run != spec.run))
+    return (*candidates, *(each for each in standings if each.standing != "candidate"))
+
+
+def better(value: float, than: float, spec: SelectionSpec) -> bool:
+    """Whether ``value`` beats ``than`` under the declared direction."""
+    return value > than if spec.direction == "maximise" else value < than
+
+
+def _stand(
+    record: RunRecord, spec: SelectionSpec, reasons: dict[str, str], repeated: set[str]
+) -> Candidate:
+    value = record.value(spec.metric)
+
+    def standing(word: Standing, explanation: str = "") -> Candidate:
+        return Candidate(run=record.id, standing=word, value=value, explanation=explanation)
+
+    if record.status != "finished":
+        return standing("not finished", f"status {record.status}")
+    if record.id in reasons:
+        return standing("excluded", reasons[record.id])
+    outside = [
+        f"{fact} is {record.fact(fact)!r}"
+        for fact, allowed in sorted(spec.eligible.items())
+        if record.fact(fact) not in allowed
+    ]
+    if outside:
+        same = record.id in repeated
+        return standing("repetition" if same else "outside the rule", "; ".join(outside))
+    if value is None:
+        return standing("no value", f"no finite value of {spec.metric}")
+    for condition in spec.constraints:
+        held = record.value(condition.metric)
+        if held is None or not condition.holds(held):
+            shown = "missing" if held is None else f"{held:.6g}"
+            return standing(
+                "constraint failed",
+                f"{condition.metric} is {shown}, wanted {condition.comparator} {condition.threshold:g}",
+            )
+    return standing("candidate")

@@ -1,0 +1,257 @@
+"""What a provider declares: the system, why this run was selected, how to repeat it, and the gates.
+
+These are the parts of ``data/bundle.json`` (:class:`Index`) and ``data/spec/training.json``
+(:class:`TrainingSpec`). A declaration is never evidence by itself: each has a check that holds it
+against the run records (:mod:`bundler.checks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from bundler.records import MetricRole, Scalar
+
+BUNDLE_FORMAT: Final = "urn:aisdp-bundler:bundle:1"
+TRAINING_FORMAT: Final = "urn:aisdp-bundler:training-spec:1"
+
+Comparator = Literal[">=", "<="]
+Direction = Literal["maximise", "minimise"]
+GapLevel = Literal["required", "recommended"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """The AI system (Annex IV point 1(a)). ``annex_iii`` is its point of Annex III, such as ``5(b)``."""
+
+    name: str
+    version: str
+    provider: str
+    intended_purpose: str
+    annex_iii: str | None = None
+    responsible: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """State of the log: number of records, SHA-256 of the last line, RFC 6962 Merkle root over all lines."""
+
+    size: int
+    head: str
+    root: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predecessor:
+    """The bundle whose log this one extends: its version, SHA-256 of its tag manifest, its checkpoint."""
+
+    version: str
+    tag_manifest_sha256: str
+    log: Checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """A metric held against a threshold."""
+
+    metric: str
+    comparator: Comparator
+    threshold: float
+
+    def holds(self, value: float) -> bool:
+        """Whether ``value`` satisfies the condition."""
+        return value >= self.threshold if self.comparator == ">=" else value <= self.threshold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exclusion:
+    """A run that the provider takes out of the competition, and why. A human has to judge the reason."""
+
+    run: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionSpec:
+    """Why ``run`` was selected (Annex IV point 2(b)): the best ``metric`` among all eligible runs.
+
+    ``eligible`` maps a fact (see :meth:`bundler.records.RunRecord.fact`) to its allowed values. Finished runs that
+    satisfy it and the ``constraints`` compete. ``declared_at`` dates the criteria (Art. 9(8): prior defined).
+    """
+
+    run: str
+    metric: str
+    direction: Direction
+    rationale: str
+    declared_at: str | None = None
+    constraints: tuple[Condition, ...] = ()
+    eligible: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
+    exclusions: tuple[Exclusion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """What is known of the finite hold-out behind a metric, for the variance that it adds.
+
+    - ``proportion``: a mean of N values in [0, 1]; p(1-p)/N is exact for proportions and an upper bound
+      otherwise (Bhatia and Davis 2000), so it also serves Brier scores;
+    - ``auc``: ``positives`` of the N rows are of the positive class (Hanley and McNeil 1982);
+    - ``difference``: of two proportions over ``groups`` of rows, at their largest variance 1/4n.
+
+    N is the number of rows of the data set with role ``dataset_role`` as the runs recorded it.
+    """
+
+    kind: Literal["proportion", "auc", "difference"]
+    dataset_role: str
+    positives: int | None = None
+    groups: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """A validation gate: the pessimistic bound of the interval of ``metric`` against ``threshold``.
+
+    Judged over the selected run and all its repetitions with other seeds, at one-sided ``confidence``.
+    """
+
+    name: str
+    category: Literal["performance", "fairness", "robustness", "drift"]
+    metric: str
+    comparator: Comparator
+    threshold: float
+    confidence: float = 0.95
+    sampling: Sampling | None = None
+    requirement: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """What a gate came to. ``bound`` is the pessimistic end of the interval; ``verdict`` follows from it.
+
+    ``seed_variance`` and ``holdout_variance`` are the two parts of the squared standard error (``None``: unknown).
+    """
+
+    gate: str
+    runs: int
+    estimate: float | None
+    bound: float | None
+    seed_variance: float | None
+    holdout_variance: float | None
+    verdict: Literal["met", "not met", "inconclusive"]
+    explanation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """Largest absolute difference of a metric that still counts as the same result."""
+
+    metric: str
+    margin: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReproducibilitySpec:
+    """What repeating the training is declared to give: the same bits, or the same result within tolerances."""
+
+    level: Literal["bitwise", "statistical"]
+    mechanisms: tuple[str, ...] = ()
+    factors_of_variation: tuple[str, ...] = ()
+    tolerances: tuple[Tolerance, ...] = ()
+    limitations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Evidence that is asked for (``point`` of Annex IV or of the reproducibility specification) and not shown."""
+
+    level: GapLevel
+    code: str
+    point: str
+    subject: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactMap:
+    """Where the runs of this provider keep their facts: ``parameters.NAME``, ``tags.NAME`` or ``artefacts.PATH``.
+
+    ``environment`` names a JSON artefact. ``metrics`` maps a role to patterns of metric names (``*`` and ``?``);
+    a metric that matches none has the role ``other``. ``model`` is the path of the model artefact.
+    """
+
+    seed: str = "parameters.seed"
+    code_commit: str | None = None
+    code_dirty: str | None = None
+    data_version: str | None = None
+    data_sha256: str | None = None
+    environment: str | None = None
+    model: str | None = None
+    metrics: Mapping[MetricRole, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """``data/bundle.json``: what the bundle is about and what the provider declares.
+
+    ``created`` is the time of the newest evidence in it (or SOURCE_DATE_EPOCH), not of a clock: identical
+    inputs give an identical bundle.
+    """
+
+    format: Literal["urn:aisdp-bundler:bundle:1"]
+    created: str
+    software: str
+    system: System
+    selection: SelectionSpec
+    reproducibility: ReproducibilitySpec
+    gates: tuple[Gate, ...]
+    gate_results: tuple[GateResult, ...]
+    facts: FactMap
+    log: Checkpoint
+    previous: Predecessor | None
+    training_spec: str | None
+    gaps: tuple[Gap, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """A file that the training reads: its path in the bag and its SHA-256."""
+
+    name: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """Where the training leaves its record: an importer's name and a path below the output folder.
+
+    ``tensors`` are the artefacts, in safetensors format, that are compared tensor by tensor.
+    """
+
+    tracker: str
+    location: str
+    tensors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSpec:
+    """How to repeat the training of ``run``.
+
+    ``command`` may use the placeholders ``{python}``, ``{seed}``, ``{out}``, ``{code}``, ``{input.NAME}`` and
+    ``{parameter.NAME}``; they are replaced once, literally, and no shell sees the result. ``code`` is the folder
+    in the bag that becomes the working directory; ``lock`` the list of packages, if any. Times are seconds.
+    """
+
+    format: Literal["urn:aisdp-bundler:training-spec:1"]
+    run: str
+    seed: int
+    command: tuple[str, ...]
+    code: str
+    parameters: Mapping[str, Scalar]
+    environment: Mapping[str, str]
+    inputs: tuple[Input, ...]
+    outputs: Outputs
+    lock: str | None = None
+    expected_seconds: float | None = None

@@ -1,0 +1,31 @@
+"""Bags on disk: reading them as hostile, writing them so that nothing half-made looks whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bundler.errors import MalformedError
+from bundler.storage.archive import ArchiveBag
+from bundler.storage.directory import DirectoryBag
+from bundler.storage.model import Bag, Entry, Limits, MemoryBag
+
+__all__ = ["ArchiveBag", "Bag", "DirectoryBag", "Entry", "Limits", "MemoryBag", "open_bag"]
+
+
+def open_bag(path: Path, limits: Limits | None = None) -> Bag:
+    """Open the bundle at ``path``, a folder or one tar file.
+
+    Raises :class:`MalformedError`: ``bundle-missing``, ``bundle-kind``, or what the kind of bag demands.
+    """
+    limits = limits or Limits()
+    if path.is_symlink():
+        raise MalformedError(
+            "bundle-symlink", f"{path} is a symbolic link", remedy="Name its target."
+        )
+    if path.is_dir():
+        return DirectoryBag(path, limits)
+    if path.is_file():
+        return ArchiveBag(path, limits)
+    if path.exists():
+        raise MalformedError("bundle-kind", f"{path} is neither a folder nor a file")
+    raise MalformedError("bundle-missing", f"{path} does not exist", remedy="Check the path.")

@@ -1,0 +1,279 @@
+"""``verify-bundle``: the ladder of claims, climbed in order.
+
+integrity → authenticity → completeness, selection, gates → reproduction. Contents are read only after a trusted key has
+been found to vouch for them; code is run only after everything else was looked at. The report names every check,
+those that did not run included, and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bundler import __version__, resources
+from bundler.attestation import Statement, open_envelope
+from bundler.checks import CHECKS, Check, Evidence, recompute_gates, run_check
+from bundler.errors import (
+    BundlerError,
+    EnvironmentNotRecreatableError,
+    MalformedError,
+    SandboxUnavailableError,
+)
+from bundler.evidence import Files, examine_files, finding_of, read_contents
+from bundler.manifest import RELEASE_ENVELOPE
+from bundler.progress import Progress, Silence
+from bundler.report import (
+    CLAIMS,
+    REPORT_FORMAT,
+    CheckResult,
+    Claim,
+    ClaimName,
+    Finding,
+    Report,
+    Rerun,
+    Subject,
+    outcome_of,
+    status_of,
+)
+from bundler.rerun import RerunOutcome
+from bundler.spec import GateResult
+from bundler.storage.model import Bag
+from bundler.trust import Key, unseal
+
+SOFTWARE = f"aisdp-bundler {__version__}"
+
+Rerunner = Callable[[Evidence], RerunOutcome]
+Clock = Callable[[], str]
+"""Returns now as RFC 3339 in UTC with milliseconds."""
+
+
+@dataclass(slots=True)
+class _Ladder:
+    """What has been seen so far on the way up."""
+
+    results: list[CheckResult] = field(default_factory=list)
+    gates: tuple[GateResult, ...] = ()
+    reruns: tuple[Rerun, ...] = ()
+    evidence: Evidence | None = None
+    files: Files | None = None
+    signed_by: str | None = None
+    refusal: BundlerError | None = None
+
+    def add(self, check: str, claim: ClaimName, title: str, findings: tuple[Finding, ...]) -> None:
+        self.results.append(
+            CheckResult(
+                check=check,
+                claim=claim,
+                title=title,
+                outcome=outcome_of(findings),
+                findings=findings,
+            )
+        )
+
+    def skip(self, check: str, claim: ClaimName, title: str, reason: str) -> None:
+        self.results.append(
+            CheckResult(check=check, claim=claim, title=title, outcome="skipped", detail=reason)
+        )
+
+
+_Row = tuple[str, ClaimName, str]
+_SIGNATURE: _Row = ("signature.trusted", "authenticity", "a trusted key signed the bundle")
+_CONTENTS: _Row = (
+    "contents.readable",
+    "integrity",
+    "index and log can be read, and the chain holds",
+)
+_RERUN: _Row = (
+    "training.rerun",
+    "reproduction",
+    "the specified training gives the declared result",
+)
+
+
+def verify(
+    open_bag: Callable[[], Bag],
+    name: str,
+    keys: tuple[Key, ...],
+    *,
+    clock: Clock,
+    rerunner: Rerunner | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Verify the bag that ``open_bag`` opens. Bad input gives findings, never an exception.
+
+    ``keys`` are the trusted public keys; with none, only integrity is examined. ``rerunner`` re-runs the training
+    (``None``: not asked for).
+    """
+    started = clock()
+    ladder = _Ladder()
+    _climb(ladder, open_bag, keys, rerunner, progress or Silence())
+    claims = tuple(_claim(claim, ladder.results) for claim in CLAIMS)
+    return Report(
+        format=REPORT_FORMAT,
+        software=SOFTWARE,
+        started_at=started,
+        ended_at=clock(),
+        subject=_subject(name, ladder),
+        trusted_keys=tuple(key.keyid for key in keys),
+        claims=claims,
+        checks=tuple(ladder.results),
+        gates=ladder.gates,
+        reruns=ladder.reruns,
+        exit_code=exit_code(claims, ladder.refusal),
+    )
+
+
+def _climb(
+    ladder: _Ladder,
+    open_bag: Callable[[], Bag],
+    keys: tuple[Key, ...],
+    rerunner: Rerunner | None,
+    progress: Progress,
+) -> None:
+    try:
+        bag = open_bag()
+    except MalformedError as error:
+        ladder.add("files.readable", "integrity", "the bundle can be opened", (finding_of(error),))
+        _skip_rest(ladder, "the bundle cannot be opened")
+        return
+    ladder.files, results = examine_files(bag, progress)
+    ladder.results.extend(results)
+    if ladder.files is None:
+        _skip_rest(ladder, "the files are not the ones that the manifests name")
+        return
+    if not keys:
+        _skip_rest(ladder, "no trusted key was given, so the signer is not established")
+        return
+    statement = _unseal(ladder, bag, keys)
+    if statement is None:
+        _skip_rest(ladder, "no trusted key vouches for the contents")
+        return
+    _examine_contents(ladder, ladder.files, statement, progress)
+    _rerun(ladder, rerunner)
+
+
+def _unseal(ladder: _Ladder, bag: Bag, keys: tuple[Key, ...]) -> Statement | None:
+    try:
+        with bag.open(RELEASE_ENVELOPE) as file:
+            envelope = open_envelope(file.read(), name=RELEASE_ENVELOPE)
+        statement, key = unseal(envelope, keys, name=RELEASE_ENVELOPE)
+    except KeyError:
+        missing = MalformedError("signature-missing", f"{RELEASE_ENVELOPE} is not in the bundle")
+        ladder.add(*_SIGNATURE, (finding_of(missing, RELEASE_ENVELOPE),))
+        return None
+    except MalformedError as error:
+        ladder.add(*_SIGNATURE, (finding_of(error, RELEASE_ENVELOPE),))
+        return None
+    ladder.signed_by = key.keyid
+    ladder.add(*_SIGNATURE, ())
+    return statement
+
+
+def _examine_contents(
+    ladder: _Ladder, files: Files, statement: Statement, progress: Progress
+) -> None:
+    try:
+        contents = read_contents(files)
+    except MalformedError as error:
+        ladder.add(*_CONTENTS, (finding_of(error),))
+        for check in CHECKS:
+            ladder.skip(check.id, check.claim, check.title, "the contents cannot be read")
+        return
+    ladder.add(*_CONTENTS, ())
+    evidence = Evidence(
+        files=files, contents=contents, statement=statement, schemas=resources.schemas()
+    )
+    ladder.evidence = evidence
+    with progress.step("Checking the evidence", len(CHECKS)) as step:
+        for check in CHECKS:
+            ladder.add(check.id, check.claim, check.title, run_check(check, evidence))
+            step.advance()
+    try:
+        ladder.gates = recompute_gates(evidence)
+    except MalformedError:
+        # The check of the gates has said so.
+        ladder.gates = ()
+
+
+def _rerun(ladder: _Ladder, rerunner: Rerunner | None) -> None:
+    """Run the code of the bundle only if the bytes are whole and a trusted key signed them."""
+    if rerunner is None:
+        ladder.skip(*_RERUN, "not asked for; use --rerun")
+        return
+    settled = {"integrity", "authenticity"}
+    broken = [each.check for each in ladder.results if each.claim in settled and each.findings]
+    if ladder.evidence is None or broken:
+        ladder.skip(*_RERUN, "nothing is executed from a bundle that is not intact")
+        return
+    try:
+        outcome = rerunner(ladder.evidence)
+    except (SandboxUnavailableError, EnvironmentNotRecreatableError) as error:
+        ladder.refusal = error
+        ladder.skip(*_RERUN, " ".join(filter(None, (error.message, error.remedy))))
+        return
+    ladder.reruns = (outcome.rerun,) if outcome.rerun else ()
+    ladder.add(*_RERUN, outcome.findings)
+
+
+def _skip_rest(ladder: _Ladder, reason: str) -> None:
+    seen = {result.check for result in ladder.results}
+    rest: list[_Row] = [_SIGNATURE, _CONTENTS]
+    rest += [(check.id, check.claim, check.title) for check in CHECKS]
+    rest.append(_RERUN)
+    for check, claim, title in rest:
+        if check not in seen:
+            ladder.skip(check, claim, title, reason)
+
+
+def _claim(name: ClaimName, results: list[CheckResult]) -> Claim:
+    """A claim is settled by its checks that ran; it is not met as soon as one of them failed."""
+    mine = [result for result in results if result.claim == name]
+    ran = [result for result in mine if result.outcome != "skipped"]
+    if not ran:
+        return Claim(name=name, status="not run", summary=mine[0].detail)
+    findings = [finding for result in ran for finding in result.findings]
+    status = status_of(findings)
+    skipped = len(mine) - len(ran)
+    if skipped and status == "met":
+        if name == "integrity":
+            words = "the files are those of the manifests; " + next(
+                result.detail for result in mine if result.outcome == "skipped"
+            )
+            return Claim(name=name, status="inconclusive", summary=words)
+        return Claim(name=name, status="inconclusive", summary=f"{skipped} checks did not run")
+    worst = next((f for f in findings if f.severity == "error"), None) or next(
+        (f for f in findings if f.severity == "warning"), None
+    )
+    summary = f"{worst.subject}: {worst.message}" if worst else f"{len(ran)} checks passed"
+    return Claim(name=name, status=status, summary=summary)
+
+
+def exit_code(claims: tuple[Claim, ...], refusal: BundlerError | None) -> int:
+    """The exit code of a verification (docs/exit-codes.md).
+
+    3 if integrity or authenticity is not met, 1 if another claim is not met, 4 or 5 if the re-run was refused,
+    6 if anything that was asked for stays open, 0 otherwise.
+    """
+    status = {claim.name: claim.status for claim in claims}
+    if "not met" in {status["integrity"], status["authenticity"]}:
+        return 3
+    if "not met" in status.values():
+        return 1
+    if refusal is not None:
+        return refusal.exit_code
+    asked = [word for name, word in status.items() if name != "reproduction"]
+    if "inconclusive" in status.values() or "not run" in asked:
+        return 6
+    return 0
+
+
+def _subject(name: str, ladder: _Ladder) -> Subject:
+    contents = ladder.evidence.contents if ladder.evidence else None
+    return Subject(
+        name=name,
+        tag_manifest_sha256=ladder.files.tag_manifest_sha256 if ladder.files else None,
+        system=contents.index.system.name if contents else None,
+        version=contents.index.system.version if contents else None,
+        records=len(contents.records) if contents else None,
+        signed_by=ladder.signed_by,
+    )

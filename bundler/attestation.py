@@ -100,7 +100,7 @@ def envelope_bytes(payload: bytes, signatures: list[Signature]) -> bytes:
 
 
 def open_envelope(data: bytes, *, name: str) -> Envelope:
-    """Read an envelope. Raises :class:`MalformedError` (``envelope-…``, ``json-…``) unless it is exactly in our form."""
+    """Read an envelope. Raises :class:`MalformedError` (``envelope-…``, ``json-…``) unless in our exact form."""
     value = canonical.parse_canonical(data, name=name)
     if not isinstance(value, dict) or set(value) != {"payload", "payloadType", "signatures"}:
         raise MalformedError("envelope-syntax", f"{name}: not a DSSE envelope")

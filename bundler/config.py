@@ -19,7 +19,7 @@ MAX_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceConfig:
-    """A tracker store. Paths are relative to the folder of bundle.yaml; ``artefacts`` is the artefact server's folder."""
+    """A tracker store. Paths are relative to bundle.yaml; ``artefacts`` is the artefact server's folder."""
 
     tracker: str
     store: str

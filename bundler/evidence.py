@@ -1,7 +1,8 @@
 """The evidence in a bag, step by step: bytes that match their manifests, then contents that parse.
 
-:func:`examine_files` holds every byte of the bag against the manifests. Only the :class:`Files` it returns can be read, and
-each read is held against the digest again, so that a file swapped in between is noticed. :func:`read_contents` parses.
+:func:`examine_files` holds every byte of the bag against the manifests. Only the :class:`Files` it returns can be
+read, and each read is held against the digest again, so that a file swapped in between is noticed.
+:func:`read_contents` parses.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from bundler.manifest import (
     TAG_MANIFEST,
     parse_manifest,
 )
-from bundler.progress import Progress
+from bundler.progress import Progress, Silence
 from bundler.records import RunRecord
 from bundler.report import CheckResult, Finding, outcome_of
 from bundler.spec import Index, TrainingSpec
@@ -63,7 +64,7 @@ class Files:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """What the bundle says. ``log`` is every line's record, ``records`` the latest of each run, in order of first entry."""
+    """What the bundle says. ``log`` is every line's record, ``records`` the latest of each run."""
 
     index: Index
     lines: tuple[bytes, ...]
@@ -98,11 +99,20 @@ def examine_files(bag: Bag, progress: Progress) -> tuple[Files | None, tuple[Che
                 findings=findings,
             )
         )
-        if findings and check in {"files.manifests"}:
+        if findings and check == "files.manifests":
             break
     if any(result.findings for result in results):
         return None, tuple(results)
     return Files(bag, examination.digests), tuple(results)
+
+
+def intact_files(bag: Bag) -> Files:
+    """The files of ``bag``. Raises :class:`MalformedError` with the first finding unless every check passes."""
+    files, results = examine_files(bag, Silence())
+    if files is None:
+        finding = next(finding for result in results for finding in result.findings)
+        raise MalformedError(finding.code, f"{finding.subject}: {finding.message}")
+    return files
 
 
 def _collect(findings: Iterator[Finding]) -> Iterator[Finding]:

@@ -31,7 +31,7 @@ MAX_ENVIRONMENT_BYTES = 1 << 20
 """Largest environment artefact that is read into a record."""
 
 
-def record_of(
+def record_of(  # noqa: PLR0913  # one argument a source of facts
     run: ImportedRun,
     facts: FactMap,
     *,

@@ -5,8 +5,9 @@ from __future__ import annotations
 _TEXT = """\
 # How to check this bundle without our software
 
-You need `sha256sum`, `base64`, `sed` and `openssl` (3.0 or later), and the provider's public key in a file
-`trust.pem` **that you got from the provider by another way** than this bundle. A key in a bundle proves nothing.
+You need `sha256sum`, `base64`, `sed` and `openssl` (3.0 or later), and the provider's public key in a
+file `trust.pem` **that you got from the provider by another way** than this bundle. A key in a bundle
+proves nothing.
 
 Run everything in the folder of this file.
 
@@ -15,10 +16,12 @@ Run everything in the folder of this file.
     sha256sum --strict --check tagmanifest-sha256.txt
     sha256sum --strict --check manifest-sha256.txt
 
-Both must end without a line that says FAILED. Any file outside `signatures/` that neither list names does not belong here:
+Both must end without a line that says FAILED. A file outside `signatures/` that neither list names does
+not belong here:
 
-    find . -type f ! -path './signatures/*' ! -name tagmanifest-sha256.txt | sed 's|^\\./||' | LC_ALL=C sort > /tmp/found
-    cat manifest-sha256.txt tagmanifest-sha256.txt | cut -c67- | LC_ALL=C sort > /tmp/named
+    export LC_ALL=C
+    find . -type f ! -path './signatures/*' ! -name tagmanifest-sha256.txt | sed 's|^\\./||' | sort > /tmp/found
+    cat manifest-sha256.txt tagmanifest-sha256.txt | cut -c67- | sort > /tmp/named
     diff /tmp/found /tmp/named && echo "exactly the named files"
 
 ## 2. The provider signed the tag manifest
@@ -27,7 +30,8 @@ The signature is a DSSE envelope (in-toto attestation). These lines rebuild the 
 
     sed 's/.*"payload":"\\([^"]*\\)".*/\\1/' {envelope} | base64 -d > /tmp/payload
     sed 's/.*"sig":"\\([^"]*\\)".*/\\1/' {envelope} | base64 -d > /tmp/sig
-    (printf 'DSSEv1 28 application/vnd.in-toto+json %s ' "$(wc -c < /tmp/payload | tr -d ' ')"; cat /tmp/payload) > /tmp/pae
+    length=$(wc -c < /tmp/payload | tr -d ' ')
+    (printf 'DSSEv1 28 application/vnd.in-toto+json %s ' "$length"; cat /tmp/payload) > /tmp/pae
 
 With an ECDSA P-256 key:
 
@@ -44,8 +48,9 @@ And the signed statement must name this tag manifest; both lines print the same 
 
 ## 3. The log of the runs is whole
 
-Line *i* of `{records}` carries `index` (from 0) and `previous`, the SHA-256 of the line before it (64 zeros in the first).
-The signed statement carries `log`: the number of lines, the SHA-256 of the last line (`head`), and the Merkle root of RFC 6962.
+Line *i* of `{records}` carries `index` (from 0) and `previous`, the SHA-256 of the line before it
+(64 zeros in the first). The signed statement carries `log`: the number of lines, the SHA-256 of the last
+line (`head`), and the Merkle root of RFC 6962.
 
     wc -l < {records}
     tail -n 1 {records} | tr -d '\\n' | sha256sum

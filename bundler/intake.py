@@ -38,11 +38,13 @@ class Intake:
         importer = importers.find(source.tracker)
         artefacts = self._base / source.artefacts if source.artefacts else None
         store = self._base / source.store
-        with importer.open(store, experiment=source.experiment, artefacts=artefacts) as session:
-            with progress.step(f"Importing runs from {source.store}", len(session)) as step:
-                for run in session:
-                    yield self._take(run)
-                    step.advance()
+        with (
+            importer.open(store, experiment=source.experiment, artefacts=artefacts) as session,
+            progress.step(f"Importing runs from {source.store}", len(session)) as step,
+        ):
+            for run in session:
+                yield self._take(run)
+                step.advance()
 
     def _take(self, run: ImportedRun) -> RunRecord:
         run_id = self._safe_id(run)
@@ -59,7 +61,7 @@ class Intake:
         """The tracker's id where it can name a folder and is not taken; else one derived from it."""
         wanted = run.source.run_id
         if not RUN_ID.fullmatch(wanted) or wanted.lower() in self._taken:
-            origin = "\0".join((run.source.tracker, run.source.experiment_id, wanted))
+            origin = f"{run.source.tracker}\0{run.source.experiment_id}\0{wanted}"
             wanted = "run-" + hashlib.sha256(origin.encode()).hexdigest()[:24]
         if wanted.lower() in self._taken:
             raise SourceError(

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from bundler import chain
 from bundler.errors import MalformedError, UsageError
-from bundler.evidence import Contents, Files, examine_files, read_contents
-from bundler.progress import Silence
+from bundler.evidence import Contents, Files, intact_files, read_contents
 from bundler.records import RunRecord
 from bundler.spec import Predecessor
 from bundler.storage import open_bag
@@ -39,10 +38,7 @@ class Previous:
 def open_previous(path: Path) -> Previous:
     """Open the bundle at ``path``. Raises :class:`UsageError` if its files are not what its manifests say."""
     try:
-        files, results = examine_files(open_bag(path), Silence())
-        broken = [finding for result in results for finding in result.findings]
-        if files is None:
-            raise MalformedError(broken[0].code, f"{broken[0].subject}: {broken[0].message}")
+        files = intact_files(open_bag(path))
         contents = read_contents(files)
     except MalformedError as error:
         raise UsageError(

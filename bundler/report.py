@@ -34,7 +34,7 @@ CLAIMS: tuple[ClaimName, ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that a check saw. ``code`` names it for machines and is never renamed; ``subject`` is what it is about."""
+    """One thing that a check saw. ``code`` is never renamed; ``subject`` is what it is about."""
 
     code: str
     severity: Severity

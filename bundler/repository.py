@@ -75,7 +75,7 @@ class Repository:
 
     def _run(self, *arguments: str) -> bytes:
         try:
-            done = subprocess.run(  # noqa: S603  # fixed program, no shell
+            done = subprocess.run(  # fixed program, no shell
                 ["git", "--no-optional-locks", "-C", str(self._folder), *arguments],  # noqa: S607
                 check=False,
                 capture_output=True,

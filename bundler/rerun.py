@@ -1,7 +1,7 @@
 """Re-executing the training of a bundle in a sandbox, and reading back what it left.
 
-Nothing of the bundle runs outside the sandbox. What goes in are copies of files whose digests were checked; what comes out
-is treated as hostile: regular files only, bounded, parsed by the built-in importers, never unpickled.
+Nothing of the bundle runs outside the sandbox. What goes in are copies of files whose digests were checked; what comes
+out is treated as hostile: regular files only, bounded, parsed by the built-in importers, never unpickled.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from bundler import environment, importers, sandbox
+from bundler import codec, environment, importers, sandbox
 from bundler.checks import Evidence
 from bundler.errors import HostileOutputError, MalformedError, SourceError, UsageError
 from bundler.facts import MAX_ENVIRONMENT_BYTES, record_of
@@ -36,13 +36,13 @@ CONDITIONS = "reproducibility conditions (ISO 5725-1): another operator and mach
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerunOptions:
-    """How to re-run: with which interpreter and packages, in which sandbox, and where to keep the output (``None``: nowhere)."""
+    """How to re-run: with which interpreter and its packages, in which sandbox; ``keep``: where to keep the output."""
 
     python: Path
-    sandbox: Literal["auto", "bubblewrap", "sandlock", "none"] = "auto"
+    confinement: Literal["auto", "bubblewrap", "sandlock", "none"] = "auto"
     trusted: bool = False
     keep: Path | None = None
-    limits: sandbox.Limits = field(default_factory=lambda: sandbox.Limits())
+    limits: sandbox.Limits = field(default_factory=sandbox.Limits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ def rerun_training(
                 ),
             ),
         )
-    box = sandbox.find(options.sandbox, trusted=options.trusted)
+    box = sandbox.find(options.confinement, trusted=options.trusted)
     knobs = _software(evidence, spec, options.python)
     with _workplace(options.keep) as place:
         _stage(evidence, spec, place / "bundle")
@@ -116,12 +116,23 @@ class _Execution:
             exit_code=self.outcome.exit_code,
             seconds=round(self.outcome.wall_seconds, 3),
             conditions=CONDITIONS,
-            isolation=self.isolation.facts(),
+            isolation=_isolation_facts(self.isolation),
             environment=environment or {},
             metrics=metrics,
             tensors=tensors,
             knobs=(*self.software, *knobs),
         )
+
+
+def _isolation_facts(isolation: sandbox.Isolation) -> dict[str, Scalar | tuple[str, ...]]:
+    """What confined the code, with each probe as one line."""
+    facts = codec.to_json(isolation)
+    facts["limits_applied"] = isolation.limits_applied
+    facts["limits_missing"] = isolation.limits_missing
+    facts["probes"] = tuple(
+        f"{probe.name}: {'blocked' if probe.blocked else 'open'}" for probe in isolation.probes
+    )
+    return dict(facts)
 
 
 def _software(evidence: Evidence, spec: TrainingSpec, python: Path) -> tuple[Knob, ...]:
@@ -147,17 +158,21 @@ def _workplace(keep: Path | None) -> Iterator[Path]:
 
 def _stage(evidence: Evidence, spec: TrainingSpec, target: Path) -> None:
     """Copy code and inputs, each read held against its digest: what runs is what was verified."""
-    for path in [*evidence.files.below(spec.code), *(item.path for item in spec.inputs)]:
-        file = target / path
+    for name in [*evidence.files.below(spec.code), *(item.path for item in spec.inputs)]:
+        file = target / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(evidence.files.read(path))
+        file.write_bytes(evidence.files.read(name))
+    # The job may run under another user, whatever umask this one has.
+    for path in target.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    target.chmod(0o755)
 
 
 def _job(spec: TrainingSpec, options: RerunOptions, place: Path) -> sandbox.Job:
     out = place / "out"
     out.mkdir()
     values = values_for(spec, python=str(options.python), bundle=BUNDLE, out=OUT, seed=spec.seed)
-    if options.sandbox == "none":
+    if options.confinement == "none":
         # Without a sandbox nothing is mounted: the folders are where they are.
         values = values_for(
             spec,

@@ -1,7 +1,7 @@
 """Why this run: the competition recomputed from the records, for every run of the log.
 
-The provider declares a rule (:class:`bundler.spec.SelectionSpec`); who competes and who wins follows from the rule and the
-records alone.
+The provider declares a rule (:class:`bundler.spec.SelectionSpec`); who competes and who wins follows from the rule and
+the records alone.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def evaluate(gate: Gate, values: Sequence[float], rows: int | None) -> GateResul
     return _result(gate, len(values), mean, bound, seeds, holdout, "met", words)
 
 
-def _result(  # noqa: PLR0913, PLR0917  # one argument a field, in their order
+def _result(  # noqa: PLR0913  # one argument a field, in their order
     gate: Gate,
     runs: int,
     estimate: float | None,

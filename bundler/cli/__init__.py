@@ -25,7 +25,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.group(context_settings=_CONTEXT)
 @click.version_option(__version__, prog_name="aisdp-bundler")
 def cli() -> None:
-    """Signed, re-executable evidence of how an AI model was developed and selected.
+    r"""Signed, re-executable evidence of how an AI model was developed and selected.
 
     \b
     Provider:   bundler init, bundler keygen, bundler build (= build-bundle)
@@ -38,9 +38,10 @@ def cli() -> None:
 @click.option("-o", "--output", type=_FILE, help="Where to write; default FOLDER/bundle.yaml.")
 @click.option("--experiment", help="The tracker's experiment, where there are several.")
 def init(folder: Path, output: Path | None, experiment: str | None) -> None:
-    """Write a commented bundle.yaml for the training repository FOLDER.
+    r"""Write a commented bundle.yaml for the training repository FOLDER.
 
-    Everything that can be detected is filled in, and says where it came from. What only a human can know is marked TODO.
+    Everything that can be detected is filled in, and says where it came from. What only a
+    human can know is marked TODO.
 
     \b
     Example:
@@ -61,7 +62,7 @@ def init(folder: Path, output: Path | None, experiment: str | None) -> None:
     help="ECDSA P-256 works with HSMs and KMS; Ed25519 is simpler.",
 )
 def keygen(output: Path, algorithm: Any) -> None:
-    """Make a key pair: key.pem to sign with (keep it secret), trust.pem to hand out.
+    r"""Make a key pair: key.pem to sign with (keep it secret), trust.pem to hand out.
 
     \b
     Example:
@@ -72,7 +73,7 @@ def keygen(output: Path, algorithm: Any) -> None:
     run_keygen(output, algorithm)
 
 
-@cli.command("build")
+@cli.command("build", context_settings=_CONTEXT)
 @click.argument("config", type=_FILE, default="bundle.yaml")
 @click.option(
     "-o", "--output", type=_FILE, required=True, help="The bundle to write; must not exist."
@@ -85,15 +86,8 @@ def keygen(output: Path, algorithm: Any) -> None:
 @click.option(
     "--previous", type=_FILE, help="The bundle of the release before: its log is continued."
 )
-def build(  # noqa: PLR0913  # one argument an option
-    config: Path,
-    output: Path,
-    key: Path,
-    as_tar: bool,
-    strict: bool,
-    previous: Path | None,  # noqa: FBT001
-) -> None:
-    """Package the runs that CONFIG names into a signed evidence bundle.
+def build(config: Path, output: Path, key: Path, **options: Any) -> None:
+    r"""Package the runs that CONFIG names into a signed evidence bundle.
 
     \b
     Examples:
@@ -106,10 +100,10 @@ def build(  # noqa: PLR0913  # one argument an option
     """
     from bundler.cli.commands import run_build  # noqa: PLC0415
 
-    run_build(config, output, key, as_tar=as_tar, strict=strict, previous=previous)
+    run_build(config, output, key, **options)
 
 
-@cli.command("verify")
+@cli.command("verify", context_settings=_CONTEXT)
 @click.argument("bundle", type=_FILE)
 @click.option(
     "--trust",
@@ -137,7 +131,7 @@ def build(  # noqa: PLR0913  # one argument an option
     "--keep", type=_FILE, help="Keep the re-run's inputs, output and log in this new folder."
 )
 def verify(**options: Any) -> None:
-    """Verify BUNDLE (a folder or a tar file), trusting nobody but the keys given.
+    r"""Verify BUNDLE (a folder or a tar file), trusting nobody but the keys given.
 
     \b
     Examples:
@@ -165,7 +159,7 @@ def verify(**options: Any) -> None:
     "-o", "--output", type=_FILE, required=True, help="Folder for the site; must not exist."
 )
 def site(bundle: Path, report: Path | None, trust: tuple[Path, ...], output: Path) -> None:
-    """Render BUNDLE as an offline Module 5 site; open index.html in any browser.
+    r"""Render BUNDLE as an offline Module 5 site; open index.html in any browser.
 
     \b
     Example:
@@ -194,11 +188,7 @@ def verify_bundle() -> None:
 def _run(command: Callable[..., Any], name: str | None = None) -> None:
     """Run ``command``; every way it can end is an exit code and, at most, a message. Never a traceback."""
     try:
-        command(
-            prog_name=name,
-            standalone_mode=False,
-            **({} if name is None else {"context_settings": _CONTEXT}),
-        )
+        command(prog_name=name, standalone_mode=False)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.ClickException as error:

@@ -12,6 +12,8 @@ import click
 
 from bundler import canonical, codec
 from bundler.errors import MalformedError, OutputError, UsageError
+from bundler.report import Report
+from bundler.trust import Key, load_keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +76,6 @@ def run_verify(options: VerifyOptions) -> int:
     from bundler.cli.console import Bars, show_report  # noqa: PLC0415
     from bundler.rerun import RerunOptions, rerun_training  # noqa: PLC0415
     from bundler.storage import open_bag  # noqa: PLC0415
-    from bundler.trust import Key  # noqa: PLC0415
     from bundler.verify import verify  # noqa: PLC0415
 
     if options.sandbox == "none" and not options.i_trust_this_code:
@@ -84,12 +85,12 @@ def run_verify(options: VerifyOptions) -> int:
         )
     if options.key is not None:
         _refuse_existing(_vsa_path(options.bundle))
-    keys: tuple[Key, ...] = _load_trust(options.trust)
+    keys = _load_trust(options.trust)
     bars = Bars()
     how = RerunOptions(
         # Not resolved: a virtual environment is known by the path of its interpreter.
         python=options.python.absolute(),
-        sandbox=options.sandbox,  # type: ignore[arg-type]  # click checked the choice
+        confinement=options.sandbox,  # type: ignore[arg-type]  # click checked the choice
         trusted=options.i_trust_this_code,
         keep=options.keep,
     )
@@ -120,7 +121,7 @@ def run_site(bundle: Path, report: Path | None, trust: tuple[Path, ...], output:
     click.echo(f"wrote {pages} pages; open {output / 'index.html'}")
 
 
-def _sign_verdict(options: VerifyOptions, report, data: bytes) -> None:  # type: ignore[no-untyped-def]
+def _sign_verdict(options: VerifyOptions, report: Report, data: bytes) -> None:
     from bundler import vsa  # noqa: PLC0415
     from bundler.signers import load_signer, sign_payload  # noqa: PLC0415
 
@@ -138,10 +139,8 @@ def _vsa_path(bundle: Path) -> Path:
     return bundle.with_name(bundle.name + ".vsa.dsse.json")
 
 
-def _load_trust(paths: tuple[Path, ...]):  # type: ignore[no-untyped-def]
-    from bundler.trust import load_keys  # noqa: PLC0415
-
-    keys = []
+def _load_trust(paths: tuple[Path, ...]) -> tuple[Key, ...]:
+    keys: list[Key] = []
     for path in paths:
         try:
             data = path.read_bytes()
@@ -154,9 +153,7 @@ def _load_trust(paths: tuple[Path, ...]):  # type: ignore[no-untyped-def]
     return tuple(keys)
 
 
-def _load_report(path: Path | None):  # type: ignore[no-untyped-def]
-    from bundler.report import Report  # noqa: PLC0415
-
+def _load_report(path: Path | None) -> Report | None:
     if path is None:
         return None
     try:

@@ -26,7 +26,7 @@ from bundler.report import CheckResult, Finding, Report
 from bundler.storage.model import shown
 
 STYLES = {"met": "green", "not met": "red", "inconclusive": "yellow", "not run": "dim"}
-SIGNS = {"met": "✓", "not met": "✗", "inconclusive": "?", "not run": "–"}
+SIGNS = {"met": "✓", "not met": "✗", "inconclusive": "?", "not run": "-"}
 MAX_FINDINGS = 8
 """Findings shown; the report has all of them. With the six claims, they fit 24 lines."""
 
@@ -41,7 +41,8 @@ class Bars:
     def step(self, title: str, total: int | None, *, unit: str = "") -> Iterator[_Bar]:
         """Show a bar (a spinner if ``total`` is unknown); without a terminal, one line when it begins."""
         if not self._console.is_terminal:
-            print(f"{title} …", file=sys.stderr, flush=True)
+            sys.stderr.write(f"{title} …\n")
+            sys.stderr.flush()
             yield _Bar(None, 0)
             return
         amount = DownloadColumn() if unit == "B" else MofNCompleteColumn()

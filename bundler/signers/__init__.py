@@ -75,11 +75,11 @@ def sign_payload(payload: bytes, signer: Signer) -> bytes:
 
 def generate(folder: Path, algorithm: Algorithm) -> FileSigner:
     """Write ``key.pem`` (private, mode 0600) and ``trust.pem`` (public) into ``folder``; never overwrite."""
-    key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-    if algorithm == "p256":
-        key = ec.generate_private_key(ec.SECP256R1())
-    else:
-        key = ed25519.Ed25519PrivateKey.generate()
+    key = (
+        ec.generate_private_key(ec.SECP256R1())
+        if algorithm == "p256"
+        else ed25519.Ed25519PrivateKey.generate()
+    )
     signer = FileSigner(key)
     pem = key.private_bytes(
         serialization.Encoding.PEM,

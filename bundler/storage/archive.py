@@ -104,10 +104,10 @@ class ArchiveBag:
     def _read_header(self, header: bytes, offset: int) -> tuple[str, int]:
         try:
             member = tarfile.TarInfo.frombuf(header, "ascii", "strict")
-            expected = member_header(member.name, member.size)
+            genuine = member_header(member.name, member.size) == header
         except (tarfile.HeaderError, UnicodeError, MalformedError):
-            expected = b""
-        if expected != header:
+            genuine = False
+        if not genuine:
             raise MalformedError(
                 "archive-member",
                 f"{self._path}: byte {offset} does not begin a plain ustar member"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bundler import __version__, canonical, chain, codec, requirements, resources
@@ -86,12 +86,9 @@ def _fill(bag: Path, request: Request, previous: Previous | None, progress: Prog
     """Write all files of the bundle into the folder ``bag``."""
     config = request.config
     records = tuple(Intake(config, request.base, bag).records(progress))
-    selected = next((each for each in records if each.id == config.selection.run), None)
-    if selected is None:
-        raise UsageError(
-            f"selection.run {config.selection.run!r} is not among the {len(records)} imported runs",
-            remedy="Use the tracker's run id; the sources must hold the experiment of that run.",
-        )
+    selected = _selected(config.selection.run, records)
+    selection = replace(config.selection, run=selected.id)
+    config = replace(config, selection=selection)
     shipped = ship_training(config, request.base, bag, selected)
     lines: list[bytes] = []
     added: Iterable[RunRecord] = records
@@ -106,7 +103,7 @@ def _fill(bag: Path, request: Request, previous: Previous | None, progress: Prog
         created=_created(records),
         software=SOFTWARE,
         system=config.system,
-        selection=config.selection,
+        selection=selection,
         reproducibility=config.reproducibility,
         gates=config.gates,
         gate_results=judge(config.gates, selected.id, records, config.facts),
@@ -120,6 +117,19 @@ def _fill(bag: Path, request: Request, previous: Previous | None, progress: Prog
     write_file(bag, RECORDS, chain.join(lines))
     write_file(bag, INDEX, canonical.serialise(codec.to_json(index)))
     return _seal(bag, request, index, progress)
+
+
+def _selected(wanted: str, records: tuple[RunRecord, ...]) -> RunRecord:
+    """The run whose id, in the bundle or in the tracker, is ``wanted``; else the only one of that name."""
+    found = [each for each in records if wanted in {each.id, each.source.run_id}]
+    found = found or [each for each in records if each.name == wanted]
+    if len(found) != 1:
+        how = "none" if not found else f"{len(found)}"
+        raise UsageError(
+            f"selection.run {wanted!r} means {how} of the {len(records)} imported runs",
+            remedy="Use the tracker's run id; the sources must hold the experiment of that run.",
+        )
+    return found[0]
 
 
 def _seal(bag: Path, request: Request, index: Index, progress: Progress) -> Built:

@@ -53,7 +53,7 @@ class Intake:
             self._config.facts,
             run_id=run_id,
             history=self._write_history(run, run_id),
-            artefacts=tuple(self._artefact(each, run_id) for each in run.artefacts),
+            artefacts=tuple(self._artefact(each, run, run_id) for each in run.artefacts),
             environment=self._environment(run),
         )
 
@@ -80,7 +80,7 @@ class Intake:
             path=path, sha256=hashlib.sha256(data).hexdigest(), size=len(data)
         )
 
-    def _artefact(self, artefact: ArtefactFile, run_id: str) -> Artefact:
+    def _artefact(self, artefact: ArtefactFile, run: ImportedRun, run_id: str) -> Artefact:
         if artefact.file is None:
             return Artefact(path=artefact.path, sha256=None, size=None)
         try:
@@ -89,15 +89,16 @@ class Intake:
                 taken = Artefact(path=artefact.path, sha256=digest, size=file.tell())
         except OSError as error:
             raise _unreadable(artefact, error) from None
-        if self._embeds(run_id):
+        if self._embeds(run, run_id):
             target = self._bag / artefact_location(run_id, taken)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(artefact.file, target)
         return taken
 
-    def _embeds(self, run_id: str) -> bool:
+    def _embeds(self, run: ImportedRun, run_id: str) -> bool:
         if self._config.embed == "selected":
-            return run_id == self._config.selection.run
+            # As `selection.run` may name it; a name that several runs have is refused later.
+            return self._config.selection.run in {run_id, run.source.run_id, run.name}
         return self._config.embed == "all"
 
     def _environment(self, run: ImportedRun) -> bytes | None:

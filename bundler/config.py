@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Literal
-
-import yaml
+from typing import Literal
 
 from bundler import codec
 from bundler.errors import MalformedError, UsageError
 from bundler.spec import FactMap, Gate, ReproducibilitySpec, SelectionSpec, System
+from bundler.strict_yaml import parse_yaml
 
 MAX_BYTES = 4 << 20
 
@@ -80,60 +78,3 @@ def load(path: Path) -> BuildConfig:
         raise UsageError(
             f"{path}: {error.message}", remedy="docs/bundle-yaml.md describes every key."
         ) from None
-
-
-def parse_yaml(data: bytes) -> Any:
-    """Return the JSON value of a YAML text. Raises :class:`MalformedError` (``yaml-…``).
-
-    Tags, anchors and duplicate keys are refused: they make one text mean different things to different readers, or
-    explode. Dates become ISO 8601 text.
-    """
-    try:
-        return _to_json(yaml.load(data, Loader=_StrictLoader))  # noqa: S506  # a SafeLoader, see below
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MalformedError("yaml-syntax", _one_line(error)) from None
-    except RecursionError:
-        raise MalformedError("yaml-syntax", "nested too deeply") from None
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without aliases, tags and duplicate keys."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML is untyped here
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise yaml.constructor.ConstructorError(
-                None, None, "anchors and aliases are not allowed", event.start_mark
-            )
-        if getattr(event, "tag", None):
-            raise yaml.constructor.ConstructorError(
-                None, None, "tags are not allowed", event.start_mark
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002  # PyYAML's signature
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key.value!r} stands twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _to_json(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_to_json(item) for item in value]
-    if isinstance(value, (date, datetime)):
-        return value.isoformat()
-    return value
-
-
-def _one_line(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error)
-    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return place + " ".join(str(problem).split())

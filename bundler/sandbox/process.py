@@ -1,0 +1,287 @@
+"""Starting a keeper, watching what its job does to us, and ending it: shared by all sandboxes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bundler.sandbox import cgroups, keeper
+from bundler.sandbox.model import Ended, Job, Limits, OnOutput, Outcome
+from bundler.sandbox.output import excess
+
+TICK = 0.05
+# Output is measured again after this many times what measuring took: at most a tenth of a core.
+_MEASURE_PAUSE = 10
+_GRACE = 10.0
+_ENVIRONMENT = {
+    "HOME": "/tmp",  # noqa: S108 - the sandbox's own tmpfs
+    "TMPDIR": "/tmp",  # noqa: S108
+    "PATH": "/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "USER": "sandbox",
+    "LOGNAME": "sandbox",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How to start a job; ``marked`` is explained in the keeper, ``site`` selects sandlock."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    folder: Path = Path("/")
+    fds: tuple[int, ...] = ()
+    marked: bool = False
+    prefix: tuple[str, ...] = ()
+    site: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    temporary: Path | None = None
+
+
+def environment(job: Job) -> dict[str, str]:
+    """The complete environment of ``job``; nothing of the verifier's own."""
+    return _ENVIRONMENT | dict(job.environment)
+
+
+def rlimits(limits: Limits, *, processes: bool, memory: bool) -> tuple[str, ...]:
+    """The command prefix that sets resource limits inside; empty where there is no prlimit."""
+    prlimit = shutil.which("prlimit", path="/usr/bin:/bin")
+    if prlimit is None:
+        return ()
+    wanted = {"cpu": limits.cpu_seconds, "fsize": limits.file_bytes, "core": 0}
+    if processes:
+        wanted["nproc"] = limits.processes
+    if memory:
+        wanted["as"] = limits.memory_bytes
+    return (prlimit, *(f"--{name}={value}:{value}" for name, value in wanted.items()), "--")
+
+
+def could_not_start(detail: str) -> Outcome:
+    """The outcome of a job that never ran."""
+    return Outcome(
+        exit_code=None,
+        ended="could not start",
+        wall_seconds=0.0,
+        cpu_seconds=None,
+        peak_memory_bytes=None,
+        detail=detail,
+    )
+
+
+def supervise(
+    launch: Launch, job: Job, group: cgroups.Cgroup | None, on_output: OnOutput | None
+) -> Outcome:
+    """Run ``launch`` under a keeper until it ends or breaks a limit and all of it is dead."""
+    begun = time.monotonic()
+    reading, writing = os.pipe()
+    # Above the keeper's START_FD, which would overwrite it.
+    report_in, report_out = map(keeper.away_from_start_fd, os.pipe())
+    spec = {
+        "argv": launch.argv,
+        "env": dict(launch.environment),
+        "cwd": str(launch.folder),
+        "fds": launch.fds,
+        "marked": launch.marked,
+        "site": launch.site,
+        "options": dict(launch.options),
+        "cgroup": [str(path) for path in group.joins] if group else [],
+        "report": report_out,
+        "parent": os.getpid(),
+    }
+    command = [*launch.prefix, sys.executable, "-I", "-S", keeper.__file__, json.dumps(spec)]
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=writing,
+            stderr=writing,
+            env={},
+            cwd="/",
+            pass_fds=(*launch.fds, report_out),
+            start_new_session=True,
+        )
+    except OSError as error:
+        _close(reading, writing, report_in, report_out)
+        return could_not_start(str(error))
+    _close(writing, report_out)
+    watch = _Watch(process, job, launch.temporary, on_output, begun)
+    try:
+        report = watch.until_end(reading, report_in)
+    finally:
+        _end(process, group)
+        _close(reading, report_in)
+    return _outcome(watch, report, group, time.monotonic() - begun)
+
+
+def _close(*fds: int) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _end(process: subprocess.Popen[bytes], group: cgroups.Cgroup | None) -> None:
+    """Leave nothing alive, whatever happened to us: first the job, then its keeper.
+
+    Should the keeper have been killed, what it kept is no descendant of ours any more; the cgroup
+    still knows it.
+    """
+    if process.poll() is None:
+        keeper.sweep(process.pid)
+        process.kill()
+    process.wait()
+    if group:
+        group.kill()
+
+
+class _Watch:
+    """One running job: its log, its clock and the size of its output."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        job: Job,
+        temporary: Path | None,
+        on_output: OnOutput | None,
+        begun: float,
+    ) -> None:
+        self.ended: Ended | None = None
+        self.detail = ""
+        self.tail = b""
+        self._process = process
+        self._job = job
+        self._folders = [job.output] + ([temporary] if temporary else [])
+        self._on_output = on_output
+        self._deadline = begun + job.limits.wall_seconds
+        self._logged = 0
+        self._next_measure = 0.0
+        self._give_up: float | None = None
+        # Deleted files that are still open are in no folder; only the file system's total shows
+        # them. Half of what is free now, at most a GiB, stays free.
+        self._reserve = min(1 << 30, _free(job.output) // 2)
+
+    def until_end(self, reading: int, report_in: int) -> dict[str, Any]:
+        """Return the keeper's report, or {} if it died without one."""
+        report = b""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        log = os.open(self._job.log, flags, 0o644)
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(reading, selectors.EVENT_READ)
+                selector.register(report_in, selectors.EVENT_READ)
+                while True:
+                    for key, _ in selector.select(TICK):
+                        if key.fd == reading:
+                            if not self._drain(reading, log):
+                                selector.unregister(reading)
+                            continue
+                        chunk = os.read(report_in, 65536)
+                        report += chunk
+                        if not chunk:
+                            self._drain_rest(reading, log)
+                            return dict(json.loads(report)) if report else {}
+                    self._check()
+        finally:
+            os.close(log)
+
+    def _drain(self, reading: int, log: int) -> bool:
+        chunk = os.read(reading, 65536)
+        kept = chunk[: max(0, self._job.limits.log_bytes - self._logged)]
+        self._logged += len(chunk)
+        if kept:
+            os.write(log, kept)
+            self.tail = (self.tail + kept)[-2000:]
+            if self._on_output:
+                self._on_output(kept)
+        if self._logged > self._job.limits.log_bytes:
+            self._stop("log limit", f"more than {self._job.limits.log_bytes} bytes of output text")
+        return bool(chunk)
+
+    def _drain_rest(self, reading: int, log: int) -> None:
+        os.set_blocking(reading, False)
+        with contextlib.suppress(BlockingIOError):
+            while self._drain(reading, log):
+                pass
+
+    def _check(self) -> None:
+        now = time.monotonic()
+        if self.ended:
+            self._insist(now)
+            return
+        limits = self._job.limits
+        if now > self._deadline:
+            self._stop("timed out", f"still running after {limits.wall_seconds:g} s")
+        elif now > self._next_measure:
+            for folder in self._folders:
+                problem = excess(
+                    folder, max_bytes=limits.output_bytes, max_files=limits.output_files
+                )
+                if problem:
+                    place = "/out" if folder == self._job.output else "/tmp"  # noqa: S108
+                    self._stop("output limit", f"{place}: {problem}")
+            if _free(self._job.output) < self._reserve:
+                self._stop("output limit", "the file system of the output is almost full")
+            self._next_measure = now + _MEASURE_PAUSE * (time.monotonic() - now)
+
+    def _stop(self, ended: Ended, detail: str) -> None:
+        if self.ended is None:
+            self.ended, self.detail = ended, detail
+            self._give_up = time.monotonic() + _GRACE
+            keeper.sweep(self._process.pid)
+
+    def _insist(self, now: float) -> None:
+        """Sweep again (the keeper may only now have started the job) and at last end the keeper."""
+        keeper.sweep(self._process.pid)
+        if self._give_up is not None and now > self._give_up:
+            self._process.kill()
+
+
+def _free(folder: Path) -> int:
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
+def _outcome(
+    watch: _Watch, report: dict[str, Any], group: cgroups.Cgroup | None, wall: float
+) -> Outcome:
+    code = report.get("code")
+    ended, detail = watch.ended, watch.detail
+    if ended is not None:
+        code = None
+    elif not report:
+        ended, detail = "killed", "the process that watches over the job was killed"
+    elif not report["started"]:
+        code, ended = None, "could not start"
+        detail = report["error"] or watch.tail.decode("utf-8", "replace").strip() or "no message"
+    elif code is not None and code > 128:
+        ended, detail = "killed", _signal_name(code - 128)
+    else:
+        ended = "exited"
+    if group and group.out_of_memory():
+        detail = "; ".join(filter(None, [detail, "the memory limit was reached"]))
+    cpu = group.cpu_seconds() if group else None
+    return Outcome(
+        exit_code=code,
+        ended=ended,
+        wall_seconds=wall,
+        cpu_seconds=report.get("cpu") if cpu is None else cpu,
+        peak_memory_bytes=report.get("memory"),
+        detail=detail,
+    )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:
+        return f"exit status {128 + number}"

@@ -1,0 +1,137 @@
+"""Sandlock (PyPI): Landlock and seccomp, for machines that block user namespaces. Weaker.
+
+There is no network namespace (connections are refused one by one), no pid namespace, no mount
+namespace: file names outside the mounts may be listed though not opened, and as root the job keeps
+uid 0, without capabilities. It needs Linux 6.12 (Landlock ABI 6).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bundler.errors import SandboxUnavailableError
+from bundler.sandbox import cgroups, interpreter, process, selftest
+from bundler.sandbox.bubblewrap import check_target
+from bundler.sandbox.model import OUT, Isolation, Job, Limits, OnOutput, Outcome
+
+_READABLE = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache",
+             "/etc/alternatives", "/proc", "/dev/null", "/dev/zero", "/dev/urandom",
+             "/dev/random")  # fmt: skip
+_REMEDY = "Install it: pip install aisdp-bundler[sandlock] (needs Linux 6.12 with Landlock)."
+
+
+class Sandlock:
+    """Runs jobs with sandlock; raises :class:`SandboxUnavailableError` where it does not work."""
+
+    kind = "sandlock"
+
+    def __init__(self) -> None:
+        spec = importlib.util.find_spec("sandlock")
+        if spec is None or spec.origin is None:
+            raise SandboxUnavailableError("sandlock: it is not installed", remedy=_REMEDY)
+        try:
+            library = importlib.import_module("sandlock")
+            have, need = library.landlock_abi_version(), library.min_landlock_abi()
+        except Exception as error:
+            raise SandboxUnavailableError(
+                f"sandlock: it cannot be loaded: {error}", remedy=_REMEDY
+            ) from error
+        if have < need:
+            raise SandboxUnavailableError(
+                f"sandlock: the kernel offers Landlock ABI {max(have, 0)}, {need} is needed",
+                remedy="Use Linux 6.12 or later with landlock among the active security modules.",
+            )
+        self.version = str(library.__version__)
+        self._site = str(Path(spec.origin).parent.parent)
+        root = os.geteuid() == 0
+        self._setpriv = shutil.which("setpriv") if root else None
+        if root and self._setpriv is None:
+            raise SandboxUnavailableError(
+                "sandlock: setpriv is not on PATH, so root's capabilities cannot be dropped",
+                remedy="Install util-linux, or verify as an ordinary user.",
+            )
+        group = cgroups.create(1 << 30, 64)
+        self._mechanism = f"cgroup v{group.version}" if "memory" in group.folders else "sandlock"
+        group.remove()
+
+    def isolation(self, limits: Limits) -> Isolation:
+        """See :class:`bundler.sandbox.model.Sandbox`."""
+        elsewhere = {"memory_bytes": self._mechanism, "processes": "sandlock"}
+        found = selftest.measure(self.kind, self.run, limits, elsewhere=elsewhere)
+        uid = os.geteuid()
+        return Isolation(
+            kind=self.kind,
+            version=self.version,
+            user="uid 0 (root, without capabilities)" if uid == 0 else f"uid {uid}",
+            network=False,  # connections are refused, but it is the host's network stack
+            seccomp=found.seccomp,
+            landlock=True,  # sandlock refuses to start without it, and the canary was unreadable
+            limits_applied=found.applied,
+            limits_missing=found.missing,
+            probes=found.probes,
+        )
+
+    def run(self, job: Job, *, on_output: OnOutput | None = None) -> Outcome:
+        """See :class:`bundler.sandbox.model.Sandbox`."""
+        job.output.mkdir(parents=True, exist_ok=True)
+        group = cgroups.create(job.limits.memory_bytes, job.limits.processes)
+        # No tmpfs without a mount namespace: a real folder, which the watch measures like /out.
+        temporary = Path(tempfile.mkdtemp(prefix="aisdp-sandbox-"))
+        try:
+            if self._mechanism != "sandlock" and "memory" not in group.folders:
+                return process.could_not_start("the cgroup for the job could not be made")
+            launch = process.Launch(
+                argv=_command(job),
+                prefix=self._prefix(),
+                site=self._site,
+                options=_options(job, temporary, own_memory=self._mechanism == "sandlock"),
+                temporary=temporary,
+            )
+            return process.supervise(launch, job, group, on_output)
+        finally:
+            group.remove()
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _prefix(self) -> tuple[str, ...]:
+        if self._setpriv is None:
+            return ()
+        return (self._setpriv, "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
+
+
+def _command(job: Job) -> tuple[str, ...]:
+    # The working folder exists only in sandlock's view of paths, so a shell inside goes there.
+    go = ("/bin/sh", "-c", 'cd -- "$0" && exec "$@"', str(job.working_directory))
+    return (*go, *process.rlimits(job.limits, processes=False, memory=False), *job.command)
+
+
+def _options(job: Job, temporary: Path, *, own_memory: bool) -> dict[str, Any]:
+    shown = {str(check_target(m.target)): str(m.source.resolve()) for m in job.mounts}
+    prefixes = interpreter.prefixes(job.interpreter) if job.interpreter else {}
+    python = {str(path): str(source) for path, source in prefixes.items() if path != source}
+    readable = [*_READABLE, *shown, *map(str, prefixes)]
+    for name in ("tmp", "shm"):
+        (temporary / name).mkdir()
+    writable = {
+        str(OUT): str(job.output.resolve()),
+        "/tmp": str(temporary / "tmp"),  # noqa: S108
+        "/dev/shm": str(temporary / "shm"),  # noqa: S108
+    }
+    return {
+        "chroot": "/",
+        "cwd": "/",
+        "fs_mount": writable,
+        "fs_mount_ro": shown | python,
+        "fs_readable": [path for path in readable if path in shown or Path(path).exists()],
+        "fs_writable": [*writable, "/dev/null"],
+        "clean_env": True,
+        "env": process.environment(job),
+        "max_processes": job.limits.processes,
+        "max_memory": job.limits.memory_bytes if own_memory else None,
+        "no_coredump": True,
+    }

@@ -1,0 +1,158 @@
+"""The self-test: tempt the sandbox from both sides and believe only what was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bundler.errors import SandboxUnavailableError
+from bundler.sandbox import interpreter, probe, process
+from bundler.sandbox.model import Job, Limits, OnOutput, Outcome, Probe
+
+# RFC 5737, TEST-NET-1: routed nowhere, so that a leak would reach nobody.
+_OUTSIDE = "192.0.2.1"
+PARENT_LIMITS = ("wall_seconds", "output_bytes", "output_files", "log_bytes")
+# Set by the C library, Python, sh or bubblewrap themselves; they carry nothing of the verifier.
+_HARMLESS = ("LC_CTYPE", "PWD", "OLDPWD", "SHLVL", "_")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What the probe found: its attempts, the limits in force and the seccomp mode."""
+
+    probes: tuple[Probe, ...]
+    applied: tuple[str, ...]
+    missing: tuple[str, ...]
+    seccomp: bool
+
+
+def measure(
+    kind: str,
+    run: Callable[..., Outcome],
+    limits: Limits,
+    *,
+    elsewhere: dict[str, str],
+) -> Measured:
+    """Run the probe through ``run`` and judge it.
+
+    ``elsewhere`` maps limits to the mechanism (a cgroup, the sandbox's supervisor) that enforces
+    them where the probe cannot see it. Raises :class:`SandboxUnavailableError`.
+    """
+    text = bytearray()
+    with _temptations(limits) as (job, plan):
+        source = Path(probe.__file__).read_text("utf-8")
+        python = str(job.interpreter)
+        command = (python, "-I", "-S", "-c", source, json.dumps(plan))
+        on_output: OnOutput = text.extend
+        outcome = run(replace(job, command=command), on_output=on_output)
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if outcome.ended != "exited" or outcome.exit_code != 0 or found is None:
+        heard = text.decode("utf-8", "replace").strip()[-500:]
+        raise SandboxUnavailableError(
+            f"{kind}: the self-test {outcome.ended}: {outcome.detail or heard or 'no answer'}",
+            remedy="Check that the limits leave room for a Python interpreter.",
+        )
+    probes = tuple(Probe(**entry) for entry in found["probes"])
+    failed = [p for p in probes if p.name in probe.REQUIRED and not p.blocked]
+    if failed:
+        names = "; ".join(f"{p.name} ({p.detail})" for p in failed)
+        raise SandboxUnavailableError(
+            f"{kind}: the self-test got through the sandbox: {names}",
+            remedy="Do not run untrusted code here; use another sandbox or a throw-away machine.",
+        )
+    applied, missing = _limits(limits, found, elsewhere)
+    seccomp = found["status"]["Seccomp"] == "2"
+    return Measured(probes=probes, applied=applied, missing=missing, seccomp=seccomp)
+
+
+def _limits(
+    limits: Limits, found: dict[str, Any], elsewhere: dict[str, str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    applied = dict.fromkeys(PARENT_LIMITS, "verifier")
+    for name, value in found["rlimits"].items():
+        if value == getattr(limits, name) and (name != "processes" or found["processes"]):
+            applied[name] = "rlimit, each process" if name != "processes" else "rlimit"
+    for name, mechanism in elsewhere.items():
+        applied[name] = ", ".join(filter(None, [mechanism, applied.get(name, "")]))
+    names = [name for name in Limits.__slots__ if name in applied]
+    missing = tuple(name for name in Limits.__slots__ if name not in applied)
+    return tuple(f"{name} ({applied[name]})" for name in names), missing
+
+
+@contextmanager
+def _temptations(limits: Limits) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Put up listeners and a canary, and describe them and the job that goes for them."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(_world_readable_folder()))
+        (folder / "out").mkdir()
+        (folder / "canary").write_text(secrets.token_hex())
+        (folder / "canary").chmod(0o644)
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        name = f"aisdp-{secrets.token_hex(8)}"
+        abstract = stack.enter_context(socket.socket(socket.AF_UNIX))
+        abstract.bind("\0" + name)
+        abstract.listen()
+        job = Job(
+            command=(),
+            working_directory=PurePosixPath("/out"),
+            mounts=(),
+            output=folder / "out",
+            limits=replace(
+                limits,
+                wall_seconds=30.0,
+                log_bytes=1 << 20,
+                output_files=max(10, limits.output_files),
+            ),
+            log=folder / "log",
+            interpreter=Path(sys.executable),
+        )
+        home = Path.home()
+        plan = {
+            "outside": _OUTSIDE,
+            "port": listener.getsockname()[1],
+            "abstract": name,
+            "canary": str(folder / "canary"),
+            "home": str(home),
+            "given": _given(home),
+            "variables": [*process.environment(job), *_HARMLESS],
+            "unwritable": ["/", "/usr", "/etc", "/dev", "/var/tmp", str(home), str(folder)],  # noqa: S108
+            "pid": os.getpid(),
+            "start": _start_time(),
+        }
+        yield job, plan
+
+
+@contextmanager
+def _world_readable_folder() -> Iterator[str]:
+    # Not /tmp, which each sandbox replaces: the canary shall lie where only confinement hides it.
+    place = "/var/tmp" if os.access("/var/tmp", os.W_OK) else None  # noqa: S108
+    folder = tempfile.mkdtemp(prefix="aisdp-selftest-", dir=place)
+    try:
+        # The job may be another user; only the sandbox, not the file mode, must keep it out.
+        Path(folder).chmod(0o755)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _given(home: Path) -> list[str]:
+    """The names in ``home`` on the way to the interpreter, which the job does get to see."""
+    shown = interpreter.prefixes(Path(sys.executable))
+    return sorted({p.relative_to(home).parts[0] for p in shown if p.is_relative_to(home)})
+
+
+def _start_time() -> int:
+    return int(Path("/proc/self/stat").read_bytes().rpartition(b") ")[2].split()[19])

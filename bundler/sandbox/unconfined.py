@@ -1,0 +1,68 @@
+"""No sandbox at all: only for code that the person running the verifier says they trust."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from bundler.sandbox import process
+from bundler.sandbox.bubblewrap import check_target
+from bundler.sandbox.model import OUT, Isolation, Job, Limits, OnOutput, Outcome
+from bundler.sandbox.selftest import PARENT_LIMITS
+
+
+class Unconfined:
+    """Runs jobs as the current user; limits are kept, nothing else is.
+
+    There is no mount namespace, so the targets of the mounts and ``/out`` and ``/tmp`` are replaced
+    by their host paths in the command and the environment (but not inside the job's own files).
+    """
+
+    kind = "none"
+
+    def isolation(self, limits: Limits) -> Isolation:
+        """Say that nothing isolates; no probe is run, since each would get through."""
+        applied = [f"{name} (verifier)" for name in PARENT_LIMITS]
+        can = process.rlimits(limits, processes=False, memory=False)
+        rlimited = ("cpu_seconds", "file_bytes") if can else ()
+        applied += [f"{name} (rlimit, each process)" for name in rlimited]
+        known = {*PARENT_LIMITS, *rlimited}
+        return Isolation(
+            kind=self.kind,
+            version="",
+            user="the verifier's own",
+            network=False,
+            seccomp=False,
+            landlock=False,
+            limits_applied=tuple(applied),
+            limits_missing=tuple(name for name in Limits.__slots__ if name not in known),
+            probes=(),
+        )
+
+    def run(self, job: Job, *, on_output: OnOutput | None = None) -> Outcome:
+        """See :class:`bundler.sandbox.model.Sandbox`."""
+        job.output.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix="aisdp-unconfined-"))
+        try:
+            places = {str(check_target(m.target)): m.source.resolve() for m in job.mounts}
+            places |= {str(OUT): job.output.resolve(), "/tmp": temporary}  # noqa: S108
+            limits = process.rlimits(job.limits, processes=False, memory=False)
+            launch = process.Launch(
+                argv=(*limits, *(_on_host(word, places) for word in job.command)),
+                environment={k: _on_host(v, places) for k, v in process.environment(job).items()},
+                folder=Path(_on_host(str(job.working_directory), places)),
+                temporary=temporary,
+            )
+            return process.supervise(launch, job, None, on_output)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _on_host(text: str, places: dict[str, Path]) -> str:
+    """Replace each whole path prefix that names a place inside by its place on the host."""
+    longest_first = sorted(places, key=len, reverse=True)
+    inside = "|".join(re.escape(place) for place in longest_first)
+    pattern = rf"(?:(?<=file://)|(?<![\w./-]))(?:{inside})(?=[/:;,'\"\s]|$)"
+    return re.sub(pattern, lambda match: str(places[match.group()]), text)

@@ -1,0 +1,354 @@
+"""The figures, as SVG that is the same on every machine of one software version.
+
+Every figure is drawn once and coloured twice, for light and dark pages. Text becomes outlines, so a figure needs no
+font and holds no text of the bundle. Each has a sentence that states its finding, as the text for those who do not see it.
+matplotlib is imported when the first figure is drawn.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bundler.records import MetricPoint
+from bundler.site.model import GateView, Model, RunView, moment
+from bundler.site.safety import visible
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+# Okabe and Ito (2008), in an order in which neighbours differ in lightness too; yellow is left out as too pale.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
+MARKERS = ("o", "s", "^", "D", "v")
+ORANGE = "#e69f00"
+
+# Colours that change between light and dark; no other element of a figure uses them.
+INK, FAINT, GRID, SHADE = "#24292f", "#6b7280", "#d8dce2", "#f3d9cf"
+_DARK = {INK: "#e6e8ee", FAINT: "#a3a9b8", GRID: "#3d4254", SHADE: "#4f2f28", "#0072b2": "#5aa9e6"}
+
+MAX_MARKS = 2000
+"""Marks beyond which a figure is drawn as pixels: an SVG of more of them is slow to show."""
+
+MAX_PANELS = 4
+
+_STYLE: dict[str, Any] = {
+    "svg.hashsalt": "aisdp-bundler",
+    "svg.fonttype": "path",
+    "text.parse_math": False,
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.5,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "text.color": INK,
+    "figure.constrained_layout.use": True,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A figure for light and for dark pages; ``name`` is ours, ``finding`` may hold text of the bundle."""
+
+    name: str
+    light: bytes
+    dark: bytes
+    finding: str
+
+
+def draw(model: Model) -> dict[str, Figure]:
+    """Return the figures that ``model`` has data for, by name."""
+    makers: tuple[Callable[[Model], Figure | None], ...] = (
+        learning_curves,
+        search_over_time,
+        trade_off,
+        gate_intervals,
+    )
+    made = (make(model) for make in makers)
+    return {figure.name: figure for figure in made if figure is not None}
+
+
+def learning_curves(model: Model) -> Figure | None:
+    """The metric histories of the selected run and the short list, one panel a metric."""
+    shown = tuple(dict.fromkeys((model.selected.record.id, *_ids(model.short_list))))
+    by_id = {run.record.id: run for run in model.runs}
+    histories = {each: _curves(model.points(by_id[each])) for each in shown}
+    order = {"validation": 0, "training": 1, "hold-out": 2, "other": 3}
+    metrics = [each for each in model.selected.record.metrics if each.points > 1]
+    metrics.sort(key=lambda each: (order[each.role], each.name))
+    names = [each.name for each in metrics[:MAX_PANELS]]
+    if not names:
+        return None
+
+    def paint(canvas: Canvas) -> None:
+        for axes, name in zip(_panels(canvas, len(names)), names, strict=True):
+            for position, run in reversed(list(enumerate(shown))):
+                steps, values = histories[run].get(name, ([], []))
+                axes.plot(
+                    steps,
+                    values,
+                    color=COLOURS[position % len(COLOURS)],
+                    linewidth=2.2 if position == 0 else 1.1,
+                    marker=MARKERS[position % len(MARKERS)],
+                    markevery=max(1, len(steps) // 6),
+                    markersize=5 if position == 0 else 3.5,
+                    label=short(run) + (" (selected)" if position == 0 else ""),
+                )
+            axes.set_title(short(name))
+            axes.set_xlabel("step")
+        _legend(canvas, len(shown))
+
+    summary = model.selected.record.metric(names[0])
+    last = f"{summary.last} at step {summary.last_step}" if summary else "nothing"
+    words = (
+        f"Learning curves of {len(shown)} runs over {', '.join(names)}."
+        f" The selected run {shown[0]} ends with {names[0]} {last}."
+    )
+    height = 2.7 * math.ceil(len(names) / 2) + 0.4
+    return _render("learning-curves", (8.4, height), paint, words)
+
+
+def search_over_time(model: Model) -> Figure | None:
+    """The selection metric of every run against the time at which it began."""
+    rule = model.contents.index.selection
+    timed = [(run, moment(run.record.started_at)) for run in model.runs]
+    points = [
+        (run, when, run.candidate.value)
+        for run, when in timed
+        if when is not None and run.candidate.value is not None
+    ]
+    if len(points) < 2:
+        return None
+    first = min(when for _, when, _ in points)
+    rows = [(run, (when - first).total_seconds() / 60, value) for run, when, value in points]
+
+    def paint(canvas: Canvas) -> None:
+        axes = canvas.subplots()
+        _scatter(axes, model, rows)
+        axes.set_xlabel("minutes since the first of these runs began")
+        axes.set_ylabel(short(rule.metric))
+        _legend(canvas, 4)
+
+    best = model.candidates[0] if model.candidates else model.selected
+    words = (
+        f"{len(rows)} of {len(model.runs)} runs have a value of {rule.metric}; the best candidate is"
+        f" {best.record.id} with {_number(best.candidate.value)}."
+    )
+    return _render("search-over-time", (8.4, 3.1), paint, words)
+
+
+def trade_off(model: Model) -> Figure | None:
+    """The selection metric against the first constraint, with its limit."""
+    rule = model.contents.index.selection
+    if not rule.constraints:
+        return None
+    limit = rule.constraints[0]
+    rows = [
+        (run, held, run.candidate.value)
+        for run in model.runs
+        if (held := run.record.value(limit.metric)) is not None and run.candidate.value is not None
+    ]
+    if not rows:
+        return None
+    broken = sum(not limit.holds(held) for _, held, _ in rows)
+
+    def paint(canvas: Canvas) -> None:
+        axes = canvas.subplots()
+        _scatter(axes, model, rows)
+        axes.axvline(limit.threshold, color=FAINT, linestyle="--", linewidth=1)
+        low, high = axes.get_xlim()
+        edge = high if limit.comparator == "<=" else low
+        axes.axvspan(limit.threshold, edge, color=SHADE, zorder=0, linewidth=0)
+        axes.set_xlim(low, high)
+        axes.set_xlabel(f"{short(limit.metric)} (allowed {limit.comparator} {limit.threshold:g})")
+        axes.set_ylabel(f"{short(rule.metric)} ({rule.direction})")
+        _legend(canvas, 4)
+
+    words = (
+        f"{rule.metric} against {limit.metric} of {len(rows)} runs: {broken} break the limit"
+        f" {limit.comparator} {limit.threshold:g}; the selected run {model.selected.record.id} has"
+        f" {_number(model.selected.candidate.value)} at"
+        f" {_number(model.selected.record.value(limit.metric))}."
+    )
+    return _render("trade-off", (8.4, 3.8), paint, words)
+
+
+def gate_intervals(model: Model) -> Figure | None:
+    """Each gate on its own scale: the runs, their mean, the pessimistic bound, the threshold."""
+    shown = [view for view in model.gates if view.result and view.result.estimate is not None]
+    if not shown:
+        return None
+
+    def paint(canvas: Canvas) -> None:
+        for position, view in enumerate(shown):
+            axes = canvas.add_subplot(len(shown), 1, position + 1)
+            _interval(axes, view)
+        _legend(canvas, 4)
+
+    words = [f"{view.gate.name} {view.result.verdict}" for view in shown if view.result]
+    return _render(
+        "gates",
+        (8.4, 1.0 * len(shown) + 0.5),
+        paint,
+        "Pessimistic bound against threshold, one row a gate: " + ", ".join(words) + ".",
+    )
+
+
+def _interval(axes: Axes, view: GateView) -> None:
+    result = view.result
+    if result is None or result.estimate is None or result.bound is None:
+        return
+    gate = view.gate
+    axes.plot(
+        [result.estimate, result.bound], [0, 0], color=COLOURS[0], linewidth=2.4, label="interval"
+    )
+    axes.plot(result.estimate, 0, "o", color=COLOURS[0], markersize=8, label="mean of the runs")
+    axes.plot(result.bound, 0, "|", color=COLOURS[0], markersize=14, markeredgewidth=2.4)
+    axes.plot(
+        view.values,
+        [0.35] * len(view.values),
+        "d",
+        color=ORANGE,
+        markersize=4,
+        label="single runs",
+        linestyle="none",
+    )
+    axes.axvline(gate.threshold, color=COLOURS[1], linestyle="--", linewidth=1.6, label="threshold")
+    marks = [result.estimate, result.bound, gate.threshold, *view.values]
+    room = 0.12 * (max(marks) - min(marks) or 1.0)
+    low, high = min(marks) - room, max(marks) + room
+    outside = low if gate.comparator == ">=" else high
+    axes.axvspan(gate.threshold, outside, color=SHADE, zorder=0, linewidth=0)
+    axes.set_xlim(low, high)
+    axes.set_ylim(-0.6, 0.8)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    title = f"{short(gate.name)}: {short(gate.metric)} {gate.comparator} {gate.threshold:g}"
+    axes.set_title(f"{title} — {result.verdict}")
+
+
+def _scatter(axes: Axes, model: Model, rows: Sequence[tuple[RunView, float, float]]) -> None:
+    """Runs as marks: candidates, repetitions, all others, and the selected one on top."""
+    chosen = model.selected.record.id
+    kinds = (
+        ("other runs", "x", FAINT),
+        ("repetitions", MARKERS[2], COLOURS[2]),
+        ("candidates", MARKERS[0], COLOURS[0]),
+    )
+    groups: dict[str, list[tuple[float, float]]] = {}
+    for run, x, y in rows:
+        standing = run.candidate.standing
+        name = {"candidate": "candidates", "repetition": "repetitions"}.get(standing, "other runs")
+        groups.setdefault("selected" if run.record.id == chosen else name, []).append((x, y))
+    rasterized = len(rows) > MAX_MARKS
+    for name, marker, colour in kinds:
+        xs, ys = _columns(groups.get(name, []))
+        axes.plot(
+            xs,
+            ys,
+            marker,
+            color=colour,
+            markersize=5.5,
+            label=name,
+            linestyle="none",
+            rasterized=rasterized,
+        )
+    xs, ys = _columns(groups.get("selected", []))
+    axes.plot(
+        xs, ys, "*", color=COLOURS[1], markersize=15, markeredgecolor=INK, label="selected"
+    )
+
+
+def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in pairs], [y for _, y in pairs]
+
+
+def _curves(points: Sequence[MetricPoint]) -> dict[str, tuple[list[int], list[float]]]:
+    curves: dict[str, tuple[list[int], list[float]]] = {}
+    for point in points:
+        steps, values = curves.setdefault(point.metric, ([], []))
+        steps.append(point.step)
+        values.append(point.value)
+    return curves
+
+
+def _panels(canvas: Canvas, count: int) -> list[Axes]:
+    rows = math.ceil(count / 2)
+    return [canvas.add_subplot(rows, min(count, 2), position + 1) for position in range(count)]
+
+
+def _legend(canvas: Canvas, columns: int) -> None:
+    """One legend below all panels, from the first of them."""
+    handles, labels = canvas.axes[0].get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda each: "selected" not in labels[each])
+    canvas.legend(
+        [handles[each] for each in order],
+        [labels[each] for each in order],
+        loc="outside lower center",
+        ncols=min(columns, 3 if len(labels) > 4 else 4),
+    )
+
+
+def _render(
+    name: str, size: tuple[float, float], paint: Callable[[Canvas], None], finding: str
+) -> Figure:
+    import matplotlib as mpl  # noqa: PLC0415  # half a second; only here
+    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
+    from matplotlib.figure import Figure as Canvas  # noqa: PLC0415
+
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        # A letter that the font lacks is drawn as a box; the table beneath has the text.
+        warnings.filterwarnings("ignore", message="Glyph")
+        canvas = Canvas(figsize=size)
+        FigureCanvasSVG(canvas)
+        canvas.patch.set_alpha(0)
+        paint(canvas)
+        for axes in canvas.axes:
+            axes.patch.set_alpha(0)
+        text = io.StringIO()
+        canvas.savefig(
+            text,
+            format="svg",
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+        )
+    light = _bare(text.getvalue())
+    dark = re.sub("|".join(_DARK), lambda match: _DARK[match[0]], light)
+    return Figure(name=name, light=light.encode(), dark=dark.encode(), finding=finding)
+
+
+def _bare(svg: str) -> str:
+    """``svg`` without its DOCTYPE, which names an address, and without comments, which repeat texts."""
+    return re.sub(r"<!--.*?-->\n?", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+
+
+def short(text: str, length: int = 28) -> str:
+    """``text`` for a label: visible, on one line, cut to ``length`` characters."""
+    line = " ".join(visible(text).split())
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def _ids(runs: Sequence[RunView]) -> tuple[str, ...]:
+    return tuple(run.record.id for run in runs)
+
+
+def _number(value: float | None) -> str:
+    return "no value" if value is None else f"{value:.4g}"

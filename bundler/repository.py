@@ -50,7 +50,7 @@ class Repository:
 
     def files(self, commit: str) -> tuple[CodeFile, ...]:
         """The files of the folder in ``commit``, sorted by path. Links and submodules are left out."""
-        listing = self._git("ls-tree", "-r", "-z", "--end-of-options", f"{commit}:./")
+        listing = self._git("ls-tree", "-r", "-z", "--full-tree", "--end-of-options", f"{commit}:./")
         files = []
         for entry in listing.split("\0"):
             if entry:

@@ -41,12 +41,14 @@ STATUS: dict[object, Status] = {
     5: "killed",
 }
 
-_CODE_TAGS = {
-    "repository": "mlflow.source.git.repoURL",
-    "commit": "mlflow.source.git.commit",
-    "branch": "mlflow.source.git.branch",
-    "entry_point": "mlflow.source.name",
+_MOVED = {
+    "mlflow.source.git.repoURL",
+    "mlflow.source.git.commit",
+    "mlflow.source.git.branch",
+    "mlflow.source.name",
+    "mlflow.runName",
 }
+"""Tags that have a place of their own in a record."""
 
 
 class MlflowImporter:
@@ -72,7 +74,9 @@ class MlflowImporter:
         self, store: Path, *, experiment: str | None, artefacts: Path | None
     ) -> AbstractContextManager[ImportSession]:
         """Open ``experiment``, by name or id, read-only; see :class:`bundler.importers.model.Importer`."""
-        return _reader(store).session(store, experiment, artefacts)
+        session: AbstractContextManager[ImportSession]
+        session = _reader(store).session(store, experiment, artefacts)
+        return session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,9 +116,13 @@ def choose(experiments: Iterable[Experiment], wanted: str | None, store: Path) -
 
 def split_tags(tags: Mapping[str, str]) -> tuple[CodeVersion, dict[str, str]]:
     """The code version that MLflow keeps in tags, and the other tags. A missing dirty tag does not mean clean."""
-    code = CodeVersion(**{name: tags.get(tag) for name, tag in _CODE_TAGS.items()})
-    moved = {*_CODE_TAGS.values(), "mlflow.runName"}
-    return code, {name: value for name, value in tags.items() if name not in moved}
+    code = CodeVersion(
+        repository=tags.get("mlflow.source.git.repoURL"),
+        commit=tags.get("mlflow.source.git.commit"),
+        branch=tags.get("mlflow.source.git.branch"),
+        entry_point=tags.get("mlflow.source.name"),
+    )
+    return code, {name: value for name, value in tags.items() if name not in _MOVED}
 
 
 def dataset(

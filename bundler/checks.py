@@ -20,6 +20,7 @@ from bundler.gates import judge
 from bundler.history import read_points, summarise
 from bundler.lockfiles import parse_requirements
 from bundler.manifest import TAG_MANIFEST, bag_info
+from bundler.placeholders import expand, values_for
 from bundler.records import RunRecord, artefact_location, history_location
 from bundler.report import ClaimName, Finding, Severity
 from bundler.selection import better, compete
@@ -279,6 +280,10 @@ def training_specification(evidence: Evidence) -> Iterator[Finding]:
         )
     if dict(training.parameters) != dict(run.parameters):
         yield _finding("training-parameters", run.id, "the parameters are not the recorded ones")
+    # Raises where a placeholder means nothing; run_check makes a finding of it.
+    values = values_for(training, python="", bundle="", out="", seed=training.seed)
+    for text in (*training.command, *training.environment.values()):
+        expand(text, values)
     recorded = {data.sha256 for data in run.data if data.sha256}
     shipped = set()
     for item in training.inputs:

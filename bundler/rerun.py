@@ -172,15 +172,6 @@ def _job(spec: TrainingSpec, options: RerunOptions, place: Path) -> sandbox.Job:
     out = place / "out"
     out.mkdir()
     values = values_for(spec, python=str(options.python), bundle=BUNDLE, out=OUT, seed=spec.seed)
-    if options.confinement == "none":
-        # Without a sandbox nothing is mounted: the folders are where they are.
-        values = values_for(
-            spec,
-            python=str(options.python),
-            bundle=str(place / "bundle"),
-            out=str(out),
-            seed=spec.seed,
-        )
     return sandbox.Job(
         command=tuple(expand(word, values) for word in spec.command),
         working_directory=PurePosixPath(values["code"]),

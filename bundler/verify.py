@@ -209,6 +209,9 @@ def _rerun(ladder: _Ladder, rerunner: Rerunner | None) -> None:
         ladder.refusal = error
         ladder.skip(*_RERUN, " ".join(filter(None, (error.message, error.remedy))))
         return
+    except MalformedError as error:
+        ladder.add(*_RERUN, (finding_of(error),))
+        return
     ladder.reruns = (outcome.rerun,) if outcome.rerun else ()
     ladder.add(*_RERUN, outcome.findings)
 

@@ -1,0 +1,271 @@
+"""Re-execution with the real sandbox and a training script that uses nothing but the standard library."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bundler import importers, storage
+from bundler.errors import EnvironmentNotRecreatableError, SandboxUnavailableError
+from bundler.importers.model import ArtefactFile, MetricPoint
+from bundler.progress import Silence
+from bundler.rerun import RerunOptions, rerun_training
+from bundler.verify import verify
+from tests import tiny
+
+TRAIN = """\
+import json, pathlib, struct, sys
+seed, rate, out = int(sys.argv[1]), float(sys.argv[2]), pathlib.Path(sys.argv[3])
+out.mkdir(parents=True)
+weights = [float(i * seed) for i in range(6)]
+tensors = {"bias": ([3], weights[:3]), "weight": ([2, 3], weights)}
+header, data = {}, b""
+for name, (shape, values) in tensors.items():
+    raw = struct.pack(f"<{len(values)}f", *values)
+    header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
+    data += raw
+text = json.dumps(header).encode()
+(out / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+(out / "environment.json").write_text('{"python":"3.11.7","threads":1}')
+(out / "result.json").write_text(json.dumps({"seed": seed, "rate": sys.argv[2]}))
+"""
+
+
+class ReadsBack(tiny.FakeImporter):
+    """The fake tracker, which also reads what :data:`TRAIN` left."""
+
+    change = staticmethod(lambda run: run)
+
+    @contextmanager
+    def open(self, store: Path, *, experiment, artefacts):
+        if not (store / "result.json").exists():
+            with super().open(store, experiment=experiment, artefacts=artefacts) as runs:
+                yield runs
+            return
+        result = json.loads((store / "result.json").read_text())
+        declared = next(run for run in tiny.FakeImporter.runs if run.source.run_id == "run-c")
+        files = tuple(
+            ArtefactFile(path=name, file=store / name) for name in ("environment.json", "model.safetensors")
+        )
+        parameters = {**declared.parameters, "seed": str(result["seed"]), "rate": result["rate"]}
+        yield [self.change(replace(declared, artefacts=files, parameters=parameters))]
+
+
+@pytest.fixture
+def trainer(provider: tiny.Provider, monkeypatch):
+    """An honest provider whose training can be repeated; ``trainer.rerun()`` builds, verifies and re-runs."""
+    monkeypatch.setattr(importers, "find", lambda name, built_in_only=False: ReadsBack())
+    return Trainer(provider)
+
+
+class Trainer:
+    def __init__(self, provider: tiny.Provider) -> None:
+        self.provider = provider
+        self.script(TRAIN)
+
+    def script(self, text: str) -> None:
+        repository = self.provider.root / "repository"
+        (repository / "train.py").write_text(text)
+        (repository / "requirements.txt").write_text("safetensors>=0.1\n")
+        git = ["git", "-C", str(repository), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+        subprocess.run([*git, "commit", "-qam", "again"], check=True)
+        done = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+        commit = done.stdout.strip()
+        self.provider.runs = [
+            replace(run, code=replace(run.code, commit=commit)) for run in self.provider.runs
+        ]
+
+    def rerun(self, **options):
+        target = self.provider.root / "bundle"
+        self.provider.build(target)
+        how = RerunOptions(python=Path(sys.executable), **options)
+        return verify(
+            lambda: storage.open_bag(target),
+            "bundle",
+            tiny.TRUST,
+            clock=lambda: "2026-01-01T00:00:00.000Z",
+            rerunner=lambda evidence: rerun_training(evidence, how, Silence()),
+        )
+
+
+def findings(report):
+    return {finding.code: finding for finding in report.findings() if finding.severity != "note"}
+
+
+def test_the_same_bits_are_bitwise_and_meet_the_claim(trainer):
+    report = trainer.rerun()
+    assert report.exit_code == 0
+    assert report.claim("reproduction").status == "met"
+    (rerun,) = report.reruns
+    assert rerun.verdict == "bitwise"
+    assert [tensor.tensor for tensor in rerun.tensors] == ["bias", "weight"]
+    assert rerun.isolation["kind"] in {"bubblewrap", "sandlock"}
+    assert rerun.isolation["probes"]
+
+
+def test_other_weights_are_inconclusive_and_name_the_first_tensor_and_the_knobs(trainer):
+    text = TRAIN.replace("float(i * seed)", "float(i * seed) + 0.5").replace('"threads":1', '"threads":2')
+    trainer.script(text)
+    report = trainer.rerun()
+    assert report.exit_code == 6
+    assert report.claim("reproduction").status == "inconclusive"
+    (rerun,) = report.reruns
+    assert rerun.verdict == "not bitwise"
+    assert [(knob.name, knob.declared, knob.rerun) for knob in rerun.knobs] == [("threads", 1, 2)]
+    message = findings(report)["rerun-not-bitwise"].message
+    assert "tensor bias differs first by at most 0.5" in message
+    assert "threads" in message
+
+
+def test_the_declared_weights_with_other_metrics_contradict_the_claim(trainer, monkeypatch):
+    monkeypatch.setattr(
+        ReadsBack, "change", staticmethod(lambda run: tiny.with_value(run, "holdout_auc", 0.6))
+    )
+    report = trainer.rerun()
+    assert report.exit_code == 1
+    assert findings(report)["rerun-metric-contradicts"].severity == "error"
+
+
+def test_a_specification_that_trains_with_other_parameters_is_not_met(trainer):
+    trainer.provider.config["training"]["command"][3] = "0.7"
+    report = trainer.rerun()
+    assert report.exit_code == 1
+    assert "parameter rate is declared as '0.01'" in findings(report)["rerun-parameters-differ"].message
+
+
+def test_a_specification_that_trains_with_another_seed_is_not_met(trainer):
+    trainer.provider.config["training"]["command"][2] = "7"
+    report = trainer.rerun()
+    assert report.exit_code == 1
+    assert "rerun-seed-differs" in findings(report)
+
+
+def test_a_training_that_fails_is_inconclusive_and_shows_why(trainer):
+    trainer.script("raise SystemExit('no such file: data.bin')")
+    report = trainer.rerun()
+    assert report.exit_code == 6
+    assert report.reruns[0].verdict == "failed"
+    assert "no such file: data.bin" in findings(report)["rerun-failed"].message
+
+
+def test_what_a_failed_training_prints_cannot_steer_the_terminal(trainer):
+    trainer.script("import sys; print('\\x1b[2Jverified'); sys.exit(3)")
+    message = findings(trainer.rerun())["rerun-failed"].message
+    assert "\x1b" not in message
+    assert "exit code 3" in message
+
+
+def test_a_training_that_leaves_nothing_is_inconclusive(trainer):
+    trainer.script("pass")
+    report = trainer.rerun()
+    assert report.exit_code == 6
+    assert "rerun-output" in findings(report)
+
+
+def test_links_in_the_output_are_not_followed(trainer):
+    trainer.script(TRAIN + "(out / 'link').symlink_to('/etc/passwd')\n")
+    report = trainer.rerun()
+    assert report.exit_code == 6
+    assert "link" in findings(report)["rerun-output"].message
+
+
+def test_weights_that_are_no_safetensors_are_inconclusive(trainer):
+    trainer.script(TRAIN + "(out / 'model.safetensors').write_bytes(b'no')\n")
+    assert "rerun-output" in findings(trainer.rerun())
+
+
+def test_weights_that_are_missing_are_inconclusive(trainer, monkeypatch):
+    monkeypatch.setattr(
+        ReadsBack, "change", staticmethod(lambda run: replace(run, artefacts=run.artefacts[:1]))
+    )
+    assert "left no artefact model.safetensors" in findings(trainer.rerun())["rerun-output"].message
+
+
+def test_two_runs_in_the_output_are_inconclusive(trainer, monkeypatch):
+    @contextmanager
+    def two(self, store, **options):
+        yield list(tiny.FakeImporter.runs[:2]) if "out" in store.parts else tiny.FakeImporter.runs
+
+    monkeypatch.setattr(ReadsBack, "open", two)
+    assert "left 2 runs instead of one" in findings(trainer.rerun())["rerun-output"].message
+
+
+def test_an_output_location_cannot_leave_the_output_folder(trainer):
+    trainer.provider.config["training"]["outputs"]["location"] = "../bundle"
+    assert "leaves the output folder" in findings(trainer.rerun())["rerun-output"].message
+
+
+def test_no_declared_tensors_can_never_be_bitwise(trainer):
+    trainer.provider.config["training"]["outputs"]["tensors"] = []
+    report = trainer.rerun()
+    assert report.exit_code == 6
+    assert {"rerun-no-tensors", "rerun-not-bitwise"} <= findings(report).keys()
+
+
+def test_an_unknown_placeholder_is_a_finding(trainer):
+    trainer.provider.config["training"]["command"].append("{home}")
+    report = trainer.rerun()
+    assert report.exit_code == 1
+    assert report.claim("completeness").status == "not met"
+    assert "{home}" in findings(report)["placeholder-unknown"].message
+
+
+def test_a_bundle_without_a_specification_is_not_rerun(trainer):
+    del trainer.provider.config["training"]
+    report = trainer.rerun()
+    assert report.reruns == ()
+    assert "rerun-no-specification" in findings(report)
+
+
+def test_a_missing_package_is_refused_before_anything_runs(trainer):
+    (trainer.provider.root / "repository" / "requirements.txt").write_text("no-such-package==1.0\n")
+    report = trainer.rerun()
+    assert report.exit_code == EnvironmentNotRecreatableError.exit_code
+    assert report.claim("reproduction").status == "not run"
+    assert "no-such-package==1.0" in report.claim("reproduction").summary
+
+
+def test_another_version_of_a_package_is_a_knob(trainer):
+    (trainer.provider.root / "repository" / "requirements.txt").write_text("safetensors==0.0.1\n")
+    report = trainer.rerun()
+    assert [knob.name for knob in report.reruns[0].knobs] == ["package safetensors"]
+
+
+def test_without_a_sandbox_nothing_runs(trainer, monkeypatch):
+    def refuse(preference, *, trusted):
+        raise SandboxUnavailableError("no sandbox works here", remedy="apt-get install bubblewrap")
+
+    monkeypatch.setattr("bundler.sandbox.find", refuse)
+    report = trainer.rerun()
+    assert report.exit_code == 5
+    assert "apt-get install bubblewrap" in report.claim("reproduction").summary
+
+
+def test_no_sandbox_on_demand_is_written_into_the_verdict(trainer):
+    report = trainer.rerun(confinement="none", trusted=True)
+    assert report.exit_code == 0
+    assert report.reruns[0].isolation["kind"] == "none"
+
+
+def test_inputs_output_and_log_can_be_kept(trainer, tmp_path):
+    trainer.rerun(keep=tmp_path / "kept")
+    assert (tmp_path / "kept" / "log.txt").exists()
+    assert (tmp_path / "kept" / "out" / "store" / "result.json").exists()
+    assert (tmp_path / "kept" / "bundle" / "data" / "code" / "train.py").exists()
+
+
+def test_missing_metrics_count_as_different(trainer, monkeypatch):
+    extra = MetricPoint("val_extra", 0, 0, 1.0)
+    monkeypatch.setattr(
+        ReadsBack, "change", staticmethod(lambda run: replace(run, points=(*run.points, extra)))
+    )
+    report = trainer.rerun()
+    assert report.exit_code == 6
+    compared = {each.metric: each for each in report.reruns[0].metrics}
+    assert compared["val_extra"].declared is None

@@ -14,7 +14,7 @@ BIN = Path(sys.executable).parent
 def run(title: str, *command: str, accepted: tuple[int, ...] = (0,)) -> int:
     """Run one command of the story, showing it as a reader would type it."""
     print(f"\n\033[1m{title}\033[0m\n$ {' '.join(command)}", flush=True)
-    code = subprocess.run([str(BIN / command[0]), *command[1:]], check=False).returncode  # noqa: S603
+    code = subprocess.run([str(BIN / command[0]), *command[1:]], check=False).returncode
     if code not in accepted:
         sys.exit(code)
     return code

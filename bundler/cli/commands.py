@@ -10,9 +10,10 @@ from pathlib import Path
 
 import click
 
-from bundler import canonical, codec
+from bundler import canonical, codec, vsa
 from bundler.errors import MalformedError, OutputError, UsageError
 from bundler.report import Report
+from bundler.signers import Signer, generate, load_signer, sign_payload
 from bundler.trust import Key, load_keys
 
 
@@ -43,8 +44,6 @@ def run_init(folder: Path, output: Path | None, experiment: str | None) -> None:
 
 def run_keygen(output: Path, algorithm: str) -> None:
     """``bundler keygen``."""
-    from bundler.signers import generate  # noqa: PLC0415
-
     signer = generate(output, algorithm)  # type: ignore[arg-type]  # click checked the choice
     click.echo(f"wrote {output / 'key.pem'} (secret) and {output / 'trust.pem'} (hand it out)")
     click.echo(f"key id {signer.keyid}: publish it where assessors can compare it")
@@ -57,7 +56,6 @@ def run_build(  # noqa: PLR0913  # one argument an option
     from bundler.build import Request, build  # noqa: PLC0415
     from bundler.cli.console import Bars, show_built  # noqa: PLC0415
     from bundler.config import load  # noqa: PLC0415
-    from bundler.signers import load_signer  # noqa: PLC0415
 
     request = Request(
         config=load(config),
@@ -83,7 +81,9 @@ def run_verify(options: VerifyOptions) -> int:
             "--sandbox none runs the provider's code with all your rights",
             remedy="Add --i-trust-this-code if that is what you want; the verdict will say so.",
         )
+    signer = None
     if options.key is not None:
+        signer = load_signer(options.key)
         _refuse_existing(_vsa_path(options.bundle))
     keys = _load_trust(options.trust)
     bars = Bars()
@@ -106,8 +106,8 @@ def run_verify(options: VerifyOptions) -> int:
     data = canonical.serialise(codec.to_json(report)) + b"\n"
     if options.report is not None:
         _write(options.report, data)
-    if options.key is not None:
-        _sign_verdict(options, report, data)
+    if signer is not None:
+        _sign_verdict(_vsa_path(options.bundle), report, data, signer)
     return report.exit_code
 
 
@@ -121,15 +121,11 @@ def run_site(bundle: Path, report: Path | None, trust: tuple[Path, ...], output:
     click.echo(f"wrote {pages} pages; open {output / 'index.html'}")
 
 
-def _sign_verdict(options: VerifyOptions, report: Report, data: bytes) -> None:
-    from bundler import vsa  # noqa: PLC0415
-    from bundler.signers import load_signer, sign_payload  # noqa: PLC0415
-
-    if options.key is None or report.subject.tag_manifest_sha256 is None:
+def _sign_verdict(target: Path, report: Report, data: bytes, signer: Signer) -> None:
+    if report.subject.tag_manifest_sha256 is None:
         click.echo("no verdict was signed: the bundle could not be identified", err=True)
         return
-    target = _vsa_path(options.bundle)
-    _write(target, sign_payload(vsa.payload(report, data), load_signer(options.key)))
+    _write(target, sign_payload(vsa.payload(report, data), signer))
     click.echo(f"signed verdict: {target}")
 
 

@@ -22,13 +22,13 @@ from rich.progress import (
 from rich.table import Table
 
 from bundler.build import Built
-from bundler.report import CheckResult, Finding, Report
+from bundler.report import Finding, Report
 from bundler.storage.model import shown
 
 STYLES = {"met": "green", "not met": "red", "inconclusive": "yellow", "not run": "dim"}
 SIGNS = {"met": "✓", "not met": "✗", "inconclusive": "?", "not run": "-"}
-MAX_FINDINGS = 8
-"""Findings shown; the report has all of them. With the six claims, they fit 24 lines."""
+MAX_FINDINGS = 4
+"""Kinds of findings shown, three lines each; the report has all of them. With the ladder, they fit 24 lines."""
 
 
 class Bars:
@@ -76,7 +76,7 @@ def show_built(built: Built) -> None:
         f"[green]✓[/] [bold]{escape(str(built.path))}[/]: {index.log.size} runs in the log,"
         f" {built.files} files, {built.size / 1e6:.1f} MB"
     )
-    console.print(f"  tag manifest sha256 {built.tag_manifest_sha256}")
+    console.print(f"  sha256:{built.tag_manifest_sha256} (tag manifest)", soft_wrap=True)
     for result in index.gate_results:
         style = STYLES[result.verdict]
         words = escape(f"{result.gate}: {result.explanation}")
@@ -108,7 +108,7 @@ def show_report(report: Report) -> None:
     table = Table.grid(padding=(0, 2))
     for claim in report.claims:
         style = STYLES[claim.status]
-        words = escape(_one_line(shown_text(claim.summary), 92))
+        words = escape(_one_line(shown_text(claim.summary), console.width - 32))
         table.add_row(f"[{style}]{SIGNS[claim.status]} {claim.status}[/]", claim.name, words)
     console.print(table)
     for rerun in report.reruns:
@@ -123,29 +123,34 @@ def show_report(report: Report) -> None:
 
 
 def _show_findings(console: Console, report: Report) -> None:
-    order = {"error": 0, "warning": 1}
-    pairs = [
-        (finding, result)
-        for result in report.checks
-        for finding in result.findings
-        if finding.severity in order
-    ]
-    pairs.sort(key=lambda pair: order[pair[0].severity])
-    for finding, result in pairs[:MAX_FINDINGS]:
-        _show_finding(console, finding, result)
-    if len(pairs) > MAX_FINDINGS:
+    """Errors before warnings; of each code the first finding, and how many more there are."""
+    groups: dict[str, list[Finding]] = {}
+    claims: dict[str, str] = {}
+    for result in report.checks:
+        for finding in result.findings:
+            if finding.severity != "note":
+                groups.setdefault(finding.code, []).append(finding)
+                claims[finding.code] = result.claim
+    ordered = sorted(groups.values(), key=lambda group: group[0].severity == "warning")
+    for group in ordered[:MAX_FINDINGS]:
+        _show_finding(console, group, claims[group[0].code])
+    if len(ordered) > MAX_FINDINGS:
+        more = len(ordered) - MAX_FINDINGS
+        console.print(f"  … and findings with {more} more codes; --report FILE writes them all")
+
+
+def _show_finding(console: Console, group: list[Finding], claim: str) -> None:
+    first = group[0]
+    style, sign = ("red", "✗") if first.severity == "error" else ("yellow", "?")
+    times = f", {len(group)} times" if len(group) > 1 else ""
+    words = shown_text(f"{first.subject}: {first.message}")
+    head = f"{sign} {first.code}{times} ({claim})  "
+    line = _one_line(words, 2 * console.width - len(head) - 8)
+    console.print(f"[{style}]{escape(head)}[/]{escape(line)}")
+    if first.remedy:
         console.print(
-            f"  … and {len(pairs) - MAX_FINDINGS} more findings; --report FILE writes them all"
+            f"    → {escape(_one_line(shown_text(first.remedy), console.width - 8))}", style="dim"
         )
-
-
-def _show_finding(console: Console, finding: Finding, result: CheckResult) -> None:
-    style = "red" if finding.severity == "error" else "yellow"
-    sign = "✗" if finding.severity == "error" else "?"
-    words = _one_line(shown_text(f"{finding.subject}: {finding.message}"), 200)
-    console.print(f"[{style}]{sign} {finding.code}[/] ({result.claim})  {escape(words)}")
-    if finding.remedy:
-        console.print(f"    → {escape(shown_text(finding.remedy))}", style="dim")
 
 
 def _verdict(report: Report) -> str:

@@ -33,7 +33,7 @@ from bundler.previous import Previous, open_previous
 from bundler.progress import Progress, Silence
 from bundler.records import RunRecord
 from bundler.signers import Signer, sign_payload
-from bundler.spec import BUNDLE_FORMAT, Gap, Index
+from bundler.spec import BUNDLE_FORMAT, BUNDLE_SCHEMAS, Gap, Index
 from bundler.storage.hashing import digest_all, digest_bytes
 from bundler.storage.writer import staged, write_archive, write_file
 from bundler.training import Shipped, ship_training
@@ -145,8 +145,9 @@ def _seal(bag: Path, request: Request, index: Index, progress: Progress) -> Buil
         "VERIFY.md",
         verify_instructions(envelope=RELEASE_ENVELOPE, records=RECORDS, index=INDEX),
     )
-    for name, schema in resources.schemas().items():
-        write_file(bag, f"schema/{name}", schema)
+    schemas = resources.schemas()
+    for name in BUNDLE_SCHEMAS:
+        write_file(bag, f"schema/{name}", schemas[name])
     write_file(bag, PAYLOAD_MANIFEST, format_manifest(payload))
     tags = {
         path: digest

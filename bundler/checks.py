@@ -24,6 +24,7 @@ from bundler.placeholders import expand, values_for
 from bundler.records import RunRecord, artefact_location, history_location
 from bundler.report import ClaimName, Finding, Severity
 from bundler.selection import better, compete
+from bundler.spec import BUNDLE_SCHEMAS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +117,8 @@ def log_checkpoint(evidence: Evidence) -> Iterator[Finding]:
 
 def schema_files(evidence: Evidence) -> Iterator[Finding]:
     """The schemas in the bag must be the ones that this program knows, byte for byte."""
-    for name, data in sorted(evidence.schemas.items()):
+    for name in BUNDLE_SCHEMAS:
+        data = evidence.schemas[name]
         path = f"schema/{name}"
         if path not in evidence.files:
             yield _finding("schema-missing", path, "is not in the bundle")

@@ -16,6 +16,14 @@ from bundler.records import MetricRole, Scalar
 BUNDLE_FORMAT: Final = "urn:aisdp-bundler:bundle:1"
 TRAINING_FORMAT: Final = "urn:aisdp-bundler:training-spec:1"
 
+BUNDLE_SCHEMAS = (
+    "bundle-1.schema.json",
+    "release-1.schema.json",
+    "run-record-1.schema.json",
+    "training-spec-1.schema.json",
+)
+"""The schemas that a bundle of format 1 carries and satisfies. Later formats have lists of their own."""
+
 Comparator = Literal[">=", "<="]
 Direction = Literal["maximise", "minimise"]
 GapLevel = Literal["required", "recommended"]

@@ -6,6 +6,7 @@ is instant.
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,6 +188,8 @@ def verify_bundle() -> None:
 
 def _run(command: Callable[..., Any], name: str | None = None) -> None:
     """Run ``command``; every way it can end is an exit code and, at most, a message. Never a traceback."""
+    # A pipeline stops a job with SIGTERM: clean up as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         command(prog_name=name, standalone_mode=False)
     except click.exceptions.Exit as error:

@@ -245,7 +245,8 @@ def _claim(name: ClaimName, results: list[CheckResult]) -> Claim:
     worst = next((f for f in findings if f.severity == "error"), None) or next(
         (f for f in findings if f.severity == "warning"), None
     )
-    summary = f"{worst.subject}: {worst.message}" if worst else f"{len(ran)} checks passed"
+    passed = f"{len(ran)} check{'s' if len(ran) > 1 else ''} passed"
+    summary = f"{worst.subject}: {worst.message}" if worst else passed
     return Claim(name=name, status=status, summary=summary)
 
 

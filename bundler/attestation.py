@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bundler import canonical, codec
-from bundler.errors import MalformedError
+from bundler.errors import MalformedError, quoted
 from bundler.manifest import TAG_MANIFEST, is_sha256
 from bundler.spec import Checkpoint, Predecessor
 
@@ -106,7 +106,7 @@ def open_envelope(data: bytes, *, name: str) -> Envelope:
         raise MalformedError("envelope-syntax", f"{name}: not a DSSE envelope")
     if value["payloadType"] != PAYLOAD_TYPE:
         raise MalformedError(
-            "envelope-payload-type", f"{name}: payloadType is {value['payloadType']!r}"
+            "envelope-payload-type", f"{name}: payloadType is {quoted(value['payloadType'])}"
         )
     entries = value["signatures"]
     if not isinstance(entries, list) or not entries:
@@ -131,7 +131,8 @@ def read_statement(payload: bytes, *, name: str) -> Statement:
         raise MalformedError("statement-type", f"{name}: not an in-toto Statement v1")
     if value.get("predicateType") != RELEASE_TYPE:
         raise MalformedError(
-            "statement-predicate-type", f"{name}: predicateType is {value.get('predicateType')!r}"
+            "statement-predicate-type",
+            f"{name}: predicateType is {quoted(value.get('predicateType'))}",
         )
     digest = _subject_digest(value.get("subject"), name)
     release = codec.from_json(Release, value.get("predicate"), place="predicate")

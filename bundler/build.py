@@ -8,14 +8,14 @@ inputs give identical bytes. The bundle appears under its name only when it is w
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bundler import __version__, canonical, chain, codec, requirements, resources
 from bundler.attestation import Release, Statement, statement_bytes
 from bundler.config import BuildConfig
-from bundler.errors import GapsError, UsageError
+from bundler.errors import GapsError, MalformedError, SourceError, UsageError
 from bundler.evidence import INDEX, RECORDS, latest
 from bundler.facts import timestamp
 from bundler.gates import judge
@@ -27,6 +27,7 @@ from bundler.manifest import (
     RELEASE_ENVELOPE,
     TAG_MANIFEST,
     bag_info,
+    collisions,
     format_manifest,
 )
 from bundler.previous import Previous, open_previous
@@ -73,8 +74,10 @@ def build(request: Request, progress: Progress | None = None) -> Built:
     """
     progress = progress or Silence()
     previous = open_previous(request.previous) if request.previous else None
+    if previous is not None:
+        _refuse_other_system(previous, request.config.system.name)
     with staged(request.target) as result:
-        folder = result.with_name("bag") if request.as_tar else result
+        folder = result.with_name(f"{result.name}.folder") if request.as_tar else result
         folder.mkdir()
         built = _fill(folder, request, previous, progress)
         if request.as_tar:
@@ -97,7 +100,7 @@ def _fill(bag: Path, request: Request, previous: Previous | None, progress: Prog
         added = previous.changed(records)
         previous.carry_over(bag)
         records = latest((*previous.contents.log, *records))
-    lines = chain.append(lines, map(codec.to_json, added))
+    lines = _append(lines, added)
     index = Index(
         format=BUNDLE_FORMAT,
         created=_created(records),
@@ -119,6 +122,34 @@ def _fill(bag: Path, request: Request, previous: Previous | None, progress: Prog
     return _seal(bag, request, index, progress)
 
 
+def _refuse_other_system(previous: Previous, name: str) -> None:
+    earlier = previous.contents.index.system.name
+    if earlier != name:
+        raise UsageError(
+            f"the previous bundle is about the system {earlier!r}, bundle.yaml is about {name!r}",
+            remedy="One log of runs belongs to one system: keep system.name, or leave out --previous.",
+        )
+
+
+def _append(lines: list[bytes], records: Iterable[RunRecord]) -> list[bytes]:
+    """Add a line for each of ``records`` to the log."""
+    current = ""
+
+    def values() -> Iterator[object]:
+        nonlocal current
+        for record in records:
+            current = record.id
+            yield codec.to_json(record)
+
+    try:
+        return chain.append(lines, values())
+    except MalformedError as error:
+        raise SourceError(
+            f"run {current} holds a value that a record cannot carry: {error.message}",
+            remedy="Correct it in the tracker, such as a step beyond 2^53.",
+        ) from None
+
+
 def _selected(wanted: str, records: tuple[RunRecord, ...]) -> RunRecord:
     """The run whose id, in the bundle or in the tracker, is ``wanted``; else the only one of that name."""
     found = [each for each in records if wanted in {each.id, each.source.run_id}]
@@ -135,6 +166,11 @@ def _selected(wanted: str, records: tuple[RunRecord, ...]) -> RunRecord:
 def _seal(bag: Path, request: Request, index: Index, progress: Progress) -> Built:
     """Write tag files and manifests over what lies in ``bag``, and sign the tag manifest."""
     payload = _digests(bag, "data", progress)
+    for one, other in collisions(list(payload)):
+        raise UsageError(
+            f"{one} and {other} differ only by upper and lower case, which not every disk keeps apart",
+            remedy="Rename one of them.",
+        )
     size = sum((bag / path).stat().st_size for path in payload)
     write_file(bag, "bagit.txt", DECLARATION)
     write_file(
@@ -189,9 +225,15 @@ def _created(records: tuple[RunRecord, ...]) -> str:
     """The time of the newest evidence, or SOURCE_DATE_EPOCH: a clock would make each build another bundle."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     if epoch is not None:
-        if not epoch.isdecimal():
-            raise UsageError("SOURCE_DATE_EPOCH is not a number of seconds")
-        return timestamp(int(epoch) * 1000) or ""
+        moment = None
+        if epoch.isascii() and epoch.isdecimal() and len(epoch) < 16:
+            moment = timestamp(int(epoch) * 1000)
+        if moment is None:
+            raise UsageError(
+                f"SOURCE_DATE_EPOCH is {epoch[:40]!r}, not a number of seconds since 1970",
+                remedy="Unset it: a bundle is dated by its newest evidence.",
+            )
+        return moment
     times = [time for each in records for time in (each.started_at, each.ended_at) if time]
     return max(times, default="1970-01-01T00:00:00.000Z")
 
@@ -209,7 +251,8 @@ def _gaps(config: BuildConfig, records: tuple[RunRecord, ...], shipped: Shipped)
         lock_present=shipped.lock_present,
         lock_hashed=shipped.lock_hashed,
     )
-    return (*requirements.gaps(declared), *shipped.gaps)
+    found = (*requirements.gaps(declared), *shipped.gaps)
+    return tuple(sorted(found, key=lambda gap: gap.level != "required"))
 
 
 def _refuse_required(gaps: tuple[Gap, ...], *, strict: bool) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import NoReturn
 
 import rfc8785
 
-from bundler.errors import MalformedError
+from bundler.errors import MalformedError, quoted
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -22,7 +23,11 @@ MAX_DEPTH = 64
 """Deepest nesting accepted and written; the formats of this project need 8."""
 
 MAX_INTEGER = 2**53 - 1
-"""Largest integer magnitude that every JSON reader keeps exactly (RFC 7493, section 2.2)."""
+"""Largest integer magnitude that every JSON reader keeps exactly (RFC 7493, section 2.2).
+
+RFC 8785 (section 3.2.2.3) spells a double from there to 10^21 without a fraction, so such digits are read as the
+double whose canonical spelling they are, and refused if they are no double's.
+"""
 
 
 def parse(data: bytes, *, name: str = "JSON") -> Json:
@@ -82,16 +87,22 @@ class _Hooks:
     def object(self, pairs: list[tuple[str, Json]]) -> dict[str, Json]:
         value = dict(pairs)
         if len(value) != len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise MalformedError("json-duplicate-key", f"{self.name}: key {twice!r} stands twice")
+            counts = Counter(key for key, _ in pairs)
+            twice = next(key for key, count in counts.items() if count > 1)
+            raise MalformedError(
+                "json-duplicate-key", f"{self.name}: key {quoted(twice)} stands twice"
+            )
         return value
 
-    def integer(self, digits: str) -> int:
+    def integer(self, digits: str) -> int | float:
         # Length first: int() refuses more than 4,300 digits with an error of its own.
-        if len(digits) > 17 or abs(int(digits)) > MAX_INTEGER:
-            raise MalformedError("json-integer-range", f"{self.name}: integer beyond 2^53 - 1")
-        return int(digits)
+        if len(digits) <= 17 and abs(int(digits)) <= MAX_INTEGER:
+            return int(digits)
+        if len(digits) <= 22 and rfc8785.dumps(float(digits)) == digits.encode():
+            return float(digits)
+        raise MalformedError(
+            "json-integer-range", f"{self.name}: integer beyond 2^53 - 1 that is no exact double"
+        )
 
     def number(self, digits: str) -> float:
         value = float(digits)
@@ -116,7 +127,7 @@ def _check_tree(root: object, name: str) -> None:
             _check_text(value, name)
         elif isinstance(value, Mapping):
             for key, item in value.items():
-                _check_text(key, name)
+                stack.append((key, depth + 1))
                 stack.append((item, depth + 1))
         elif isinstance(value, (list, tuple)):
             stack.extend((item, depth + 1) for item in value)

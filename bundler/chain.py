@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from bundler import canonical
-from bundler.errors import MalformedError
+from bundler.errors import MalformedError, quoted
 from bundler.spec import Checkpoint
 
 GENESIS = "0" * 64
@@ -60,8 +60,11 @@ def walk(lines: Iterable[bytes]) -> Iterator[Any]:
         value = canonical.parse_canonical(line, name=name)
         if not isinstance(value, dict) or set(value) != {"index", "previous", "run"}:
             raise MalformedError("log-syntax", f"{name}: not an object of index, previous and run")
-        if value["index"] != index:
-            raise MalformedError("log-index", f"{name}: index is {value['index']}, not {index}")
+        # Not only equal: to Python, true is 1.
+        if type(value["index"]) is not int or value["index"] != index:
+            raise MalformedError(
+                "log-index", f"{name}: index is {quoted(value['index'])}, not {index}"
+            )
         if value["previous"] != head:
             raise MalformedError("log-link", f"{name}: does not follow from the line before it")
         head = _digest(line)

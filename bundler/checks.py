@@ -6,8 +6,10 @@ provokes it, is in docs/findings.md. Checks on files come before these (:mod:`bu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -24,20 +26,22 @@ from bundler.placeholders import expand, values_for
 from bundler.records import RunRecord, artefact_location, history_location
 from bundler.report import ClaimName, Finding, Severity
 from bundler.selection import better, compete
-from bundler.spec import BUNDLE_SCHEMAS
+from bundler.spec import BUNDLE_SCHEMAS, Predecessor, TrainingSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """What checks look at: files with known digests, parsed contents, the statement that a trusted key signed.
 
-    ``schemas`` maps the file name of each schema of this program to its bytes.
+    ``schemas`` maps the file name of each schema of this program to its bytes. ``earlier`` is the release before, if
+    the verifier has it.
     """
 
     files: Files
     contents: Contents
     statement: Statement
     schemas: Mapping[str, bytes]
+    earlier: Predecessor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +116,22 @@ def log_checkpoint(evidence: Evidence) -> Iterator[Finding]:
             yield _finding("log-checkpoint", RECORDS, f"is not the log that {name} names")
 
 
+def log_continuity(evidence: Evidence) -> Iterator[Finding]:
+    """The log must begin with the very lines of the release before: nothing is rewritten between releases."""
+    lines, declared = evidence.contents.lines, evidence.contents.index.previous
+    for name, earlier in (("the index", declared), ("the earlier bundle given", evidence.earlier)):
+        if earlier is not None and chain.checkpoint(lines[: earlier.log.size]) != earlier.log:
+            yield _finding(
+                "log-fork",
+                RECORDS,
+                f"does not begin with the log of release {earlier.version} as {name} has it",
+            )
+    if evidence.earlier is not None and declared != evidence.earlier:
+        yield _finding(
+            "log-predecessor", INDEX, "does not name the earlier bundle given as the one before it"
+        )
+
+
 # --- completeness -------------------------------------------------------------------------------------------------
 
 
@@ -156,17 +176,37 @@ def _validator(schema: bytes) -> Any:
 
 
 def record_amendments(evidence: Evidence) -> Iterator[Finding]:
-    """A run that stands in several lines is shown: the later line replaces the earlier one."""
-    seen: set[str] = set()
+    """A run that stands in several lines is shown: the later line replaces the earlier one.
+
+    What a run was made from and gave is settled when it has finished; a later line that says otherwise needs a reason.
+    """
+    seen: dict[str, RunRecord] = {}
     for number, record in enumerate(evidence.contents.log, start=1):
-        if record.id in seen:
+        earlier = seen.get(record.id)
+        seen[record.id] = record
+        if earlier is None:
+            continue
+        yield _finding(
+            "log-amended",
+            record.id,
+            f"line {number} replaces an earlier record of this run",
+            "note",
+        )
+        if earlier.status == "finished" and _result(earlier) != _result(record):
             yield _finding(
-                "log-amended",
+                "log-result-amended",
                 record.id,
-                f"line {number} replaces an earlier record of this run",
-                "note",
+                f"line {number} gives a finished run other parameters, data, seed or results than before",
+                "warning",
+                "Ask the provider why a finished run changed.",
             )
-        seen.add(record.id)
+
+
+def _result(record: RunRecord) -> tuple[Any, ...]:
+    """What cannot change once a run has finished. Roles of metrics are the provider's words for them."""
+    metrics = {(each.name, each.points, each.last, each.last_step) for each in record.metrics}
+    data = {(each.role, each.sha256, each.rows) for each in record.data}
+    return record.status, record.seed, dict(record.parameters), data, metrics
 
 
 def record_histories(evidence: Evidence) -> Iterator[Finding]:
@@ -251,7 +291,9 @@ def evidence_gaps(evidence: Evidence) -> Iterator[Finding]:
 def _declared(evidence: Evidence) -> requirements.Declared:
     contents, index = evidence.contents, evidence.contents.index
     lock = contents.training.lock if contents.training else None
-    present = lock is not None and lock in evidence.files
+    listed = None
+    if lock is not None and lock in evidence.files:
+        listed = parse_requirements(evidence.files.read(lock).decode("utf-8", "replace"))
     return requirements.Declared(
         system=index.system,
         selection=index.selection,
@@ -261,9 +303,8 @@ def _declared(evidence: Evidence) -> requirements.Declared:
         records=contents.records,
         has_training_spec=contents.training is not None,
         code_files=len(evidence.files.below(contents.training.code)) if contents.training else 0,
-        lock_present=present,
-        lock_hashed=present
-        and parse_requirements(evidence.files.read(lock or "").decode("utf-8", "replace")).hashed,
+        lock_present=listed is not None and bool(listed.packages),
+        lock_hashed=listed is not None and listed.hashed,
     )
 
 
@@ -298,6 +339,33 @@ def training_specification(evidence: Evidence) -> Iterator[Finding]:
             run.id,
             "no shipped input has the SHA-256 of the data that the run recorded",
         )
+    yield from _training_outputs(evidence, training, run)
+
+
+def _training_outputs(
+    evidence: Evidence, training: TrainingSpec, run: RunRecord
+) -> Iterator[Finding]:
+    """Equal bits say something only if they are the model's, and if the training was not handed them."""
+    model = evidence.contents.index.facts.model
+    if training.outputs.tensors and model is not None and model not in training.outputs.tensors:
+        yield _finding(
+            "training-tensors-not-model",
+            model,
+            "the tensors to be compared are not those of the model of this release",
+            "warning",
+        )
+    compared = {*training.outputs.tensors, model}
+    results = {each.sha256 for each in run.artefacts if each.path in compared and each.sha256}
+    given = [*evidence.files.below(training.code), *(item.path for item in training.inputs)]
+    for path in given:
+        if evidence.files.digests.get(path) in results:
+            yield _finding(
+                "training-given-result",
+                path,
+                "the training is given the very file that it is to produce",
+                "warning",
+                "Take it out of code and inputs: copying it would look like reproducing it.",
+            )
 
 
 # --- selection ----------------------------------------------------------------------------------------------------
@@ -320,7 +388,13 @@ def selection_criteria(evidence: Evidence) -> Iterator[Finding]:
     ended = [
         each.ended_at for each in contents.records if each.status == "finished" and each.ended_at
     ]
-    if spec.declared_at is not None and ended and spec.declared_at[:10] > min(ended)[:10]:
+    declared = spec.declared_at
+    if (
+        declared is not None
+        and ended
+        and requirements.is_date(declared)
+        and datetime.fromisoformat(declared).date().isoformat() > min(ended)[:10]
+    ):
         yield _finding(
             "selection-criteria-late",
             "selection.declared_at",
@@ -353,7 +427,7 @@ def selection_winner(evidence: Evidence) -> Iterator[Finding]:
         )
         if other.standing == "candidate":
             yield _finding("selection-better-run", other.run, words)
-        elif other.standing in {"excluded", "outside the rule"}:
+        elif other.standing in {"excluded", "outside the rule", "not finished", "no value"}:
             yield _finding(
                 "selection-better-run-left-out",
                 other.run,
@@ -431,7 +505,7 @@ def recompute_gates(evidence: Evidence) -> tuple[Any, ...]:
         for point in read_points(evidence.files.read(path), name=path):
             if point.metric == metric:
                 last = point.value
-        return last
+        return last if last is not None and math.isfinite(last) else None
 
     index, records = evidence.contents.index, evidence.contents.records
     return judge(index.gates, index.selection.run, records, index.facts, final)
@@ -461,6 +535,12 @@ CHECKS: tuple[Check, ...] = (
         claim="integrity",
         title="the log is as long and ends as signed",
         run=log_checkpoint,
+    ),
+    Check(
+        id="log.continuity",
+        claim="integrity",
+        title="the log continues that of the release before",
+        run=log_continuity,
     ),
     Check(
         id="schema.files",

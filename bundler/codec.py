@@ -8,12 +8,13 @@ a field of type ``float`` takes ``1`` as well as ``1.0``.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from bundler.errors import MalformedError
+from bundler.errors import MalformedError, quoted
 
 T = TypeVar("T")
 
@@ -115,19 +116,31 @@ def _convert_mapping(key: Any, item: Any, value: object, place: str) -> dict[str
 
 
 def _convert_scalar(hint: Any, value: object, place: str) -> Any:
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _convert_float(value, place)
     if isinstance(value, bool) is not (hint is bool) or not isinstance(value, hint):
         words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
         raise _mismatch(place, words[hint], value)
     return value
 
 
+def _convert_float(value: float, place: str) -> float:
+    """YAML has infinities, NaN and integers beyond every double; JSON has none of them."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise _mismatch(place, "a finite number", value)
+    return number
+
+
 def _join(place: str, name: str) -> str:
+    name = name if name.isprintable() and len(name) <= 60 else quoted(name)
     return f"{place}.{name}" if place else name
 
 
 def _mismatch(place: str, wanted: str, value: object) -> MalformedError:
-    shown = repr(value)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return MalformedError("structure", f"{place or 'document'}: expected {wanted}, found {shown}")
+    return MalformedError(
+        "structure", f"{place or 'document'}: expected {wanted}, found {quoted(value)}"
+    )

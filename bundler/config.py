@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from bundler import codec
+from bundler import canonical, codec, resources
 from bundler.errors import MalformedError, UsageError
-from bundler.spec import FactMap, Gate, ReproducibilitySpec, SelectionSpec, System
+from bundler.requirements import is_date
+from bundler.spec import FactMap, Gate, ReproducibilitySpec, Sampling, SelectionSpec, System
 from bundler.strict_yaml import parse_yaml
 
 MAX_BYTES = 4 << 20
@@ -73,8 +74,89 @@ def load(path: Path) -> BuildConfig:
     if len(data) > MAX_BYTES:
         raise UsageError(f"{path} is larger than {MAX_BYTES >> 20} MiB")
     try:
-        return codec.from_json(BuildConfig, parse_yaml(data))
+        value = parse_yaml(data)
+        _refuse_unwritable(value)
+        config = codec.from_json(BuildConfig, value)
+        problem = next(_problems(config), None)
     except MalformedError as error:
         raise UsageError(
             f"{path}: {error.message}", remedy="docs/bundle-yaml.md describes every key."
         ) from None
+    if problem is not None:
+        raise UsageError(f"{path}: {problem}", remedy="docs/bundle-yaml.md describes every key.")
+    return config
+
+
+def _refuse_unwritable(value: Any, place: str = "") -> None:
+    """Numbers and text that YAML has and the bundle's JSON has not: they are refused here, where they have a place."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_unwritable(key, place)
+            _refuse_unwritable(item, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            _refuse_unwritable(item, f"{place}[{position}]")
+    else:
+        try:
+            canonical.serialise(value)
+        except MalformedError as error:
+            raise MalformedError("structure", f"{place or 'document'}: {error.message}") from None
+
+
+def _problems(config: BuildConfig) -> Iterator[str]:
+    """What the types allow and would not work: in words, with the place."""
+    parts = {
+        "system": ("System", config.system),
+        "selection": ("SelectionSpec", config.selection),
+        "reproducibility": ("ReproducibilitySpec", config.reproducibility),
+        **{f"gates[{i}]": ("Gate", gate) for i, gate in enumerate(config.gates)},
+    }
+    for place, (kind, part) in parts.items():
+        yield from _violations(kind, part, place)
+    names = [gate.name for gate in config.gates]
+    margins = [each.metric for each in config.reproducibility.tolerances]
+    for place, words in (("gates", names), ("reproducibility.tolerances", margins)):
+        yield from (
+            f"{place}: {word!r} stands twice"
+            for word in sorted(set(words))
+            if words.count(word) > 1
+        )
+    for i, gate in enumerate(config.gates):
+        yield from _sampling_problems(gate.sampling, f"gates[{i}].sampling")
+    declared = config.selection.declared_at
+    if declared is not None and not is_date(declared):
+        yield f"selection.declared_at: {declared!r} is no date such as 2026-11-25"
+    facts = config.facts
+    for name in ("seed", "code_commit", "code_dirty", "data_version", "data_sha256"):
+        path = getattr(facts, name)
+        if path is not None and not path.startswith(("parameters.", "tags.")):
+            yield f"facts.{name}: {path!r} is neither parameters.NAME nor tags.NAME"
+    for path in config.selection.eligible:
+        if path not in {"seed", "status"} and not path.startswith(_FACTS):
+            yield f"selection.eligible: {path!r} is no fact; facts are: seed, status, {'NAME, '.join(_FACTS)}NAME"
+
+
+_FACTS = ("parameters.", "tags.", "environment.")
+
+
+def _sampling_problems(sampling: Sampling | None, place: str) -> Iterator[str]:
+    if sampling is None:
+        return
+    if sampling.kind == "auc" and sampling.positives is None:
+        yield f"{place}.positives: missing; how many rows of the hold-out are of the positive class"
+    if sampling.kind == "difference" and len(sampling.groups) != 2:
+        yield f"{place}.groups: expected two numbers of rows, found {len(sampling.groups)}"
+
+
+def _violations(kind: str, part: object, place: str) -> Iterator[str]:
+    """What the JSON Schema of the bundle says against ``part``: the bounds of numbers, mostly."""
+    # jsonschema takes a tenth of a second to import.
+    from jsonschema import Draft202012Validator  # noqa: PLC0415
+
+    whole: Any = canonical.parse(resources.schemas()["bundle-1.schema.json"], name="schema")
+    schema = {"$ref": f"#/$defs/{kind}", "$defs": whole["$defs"]}
+    for error in Draft202012Validator(schema).iter_errors(codec.to_json(part)):
+        where = "".join(
+            f"[{each}]" if isinstance(each, int) else f".{each}" for each in error.absolute_path
+        )
+        yield f"{place}{where}: {error.message[:200]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from bundler.errors import EnvironmentNotRecreatableError
@@ -15,7 +15,8 @@ from bundler.report import Knob
 _LIST = (
     "import importlib.metadata as m, json, sys;"
     "print(json.dumps([sys.version.split()[0],"
-    " [[d.name, d.version] for d in m.distributions() if d.name]]))"
+    # What comes first on the path is what is imported; in a dict, the last of a name stays.
+    " [[d.name, d.version] for d in m.distributions() if d.name][::-1]]))"
 )
 
 
@@ -38,13 +39,18 @@ def installed(python: Path) -> dict[str, str]:
 
 
 def differences(
-    declared: Mapping[str, str], found: Mapping[str, str], *, python: Path
+    declared: Mapping[str, str],
+    found: Mapping[str, str],
+    *,
+    python: Path,
+    conditional: Collection[str] = (),
 ) -> tuple[Knob, ...]:
     """Packages in another version than declared. A local label (``+cpu``) counts only where it is declared.
 
-    Raises :class:`EnvironmentNotRecreatableError` if a declared package is not installed at all.
+    Raises :class:`EnvironmentNotRecreatableError` if a declared package is not installed at all, unless it is one of
+    the ``conditional`` ones, which need not be.
     """
-    missing = sorted(name for name in declared if name not in found)
+    missing = sorted(name for name in declared if name not in found and name not in conditional)
     if missing:
         pins = " ".join(f"{name}=={declared[name]}" for name in missing[:8])
         raise EnvironmentNotRecreatableError(
@@ -55,5 +61,5 @@ def differences(
     return tuple(
         Knob(name=f"package {name}", declared=version, rerun=found[name])
         for name, version in sorted(declared.items())
-        if version not in {found[name], found[name].partition("+")[0]}
+        if name in found and version not in {found[name], found[name].partition("+")[0]}
     )

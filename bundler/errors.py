@@ -18,6 +18,12 @@ class BundlerError(Exception):
         self.remedy = remedy
 
 
+def quoted(value: object, length: int = 60) -> str:
+    """How a message quotes something from outside: escaped, so that it cannot steer a terminal, and cut."""
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
 class GapsError(BundlerError):
     """``build-bundle --strict`` found evidence gaps of level "required"."""
 

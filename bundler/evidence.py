@@ -15,14 +15,16 @@ from bundler.errors import MalformedError
 from bundler.manifest import (
     DECLARATION,
     PAYLOAD_MANIFEST,
+    SCHEMA_FOLDER,
     SIGNATURES,
+    TAG_FILES,
     TAG_MANIFEST,
     parse_manifest,
 )
 from bundler.progress import Progress, Silence
 from bundler.records import RunRecord
 from bundler.report import CheckResult, Finding, outcome_of
-from bundler.spec import Index, TrainingSpec
+from bundler.spec import Index, Predecessor, TrainingSpec
 from bundler.storage.hashing import digest_all, digest_bytes
 from bundler.storage.model import Bag, shown
 
@@ -31,6 +33,9 @@ RECORDS = "data/records.jsonl"
 
 MAX_TEXT = 1 << 30
 """Largest file of our own formats that is read into memory, in bytes."""
+
+MAX_SIGNATURE = 1 << 20
+"""Largest file in ``signatures/``, in bytes: those are read before anybody vouches for them."""
 
 
 class Files:
@@ -143,6 +148,7 @@ class _Examination:
         self._sizes = {entry.path: entry.size for entry in bag.entries()}
         self._payload: dict[str, str] = {}
         self._tags: dict[str, str] = {}
+        self._parsed: dict[str, str] = {}
         self.digests: dict[str, str] = {}
 
     def kinds(self) -> Iterator[Finding]:
@@ -155,15 +161,14 @@ class _Examination:
             )
 
     def manifests(self) -> Iterator[Finding]:
-        self._tags = parse_manifest(self._read(TAG_MANIFEST), name=TAG_MANIFEST)
-        self._payload = parse_manifest(self._read(PAYLOAD_MANIFEST), name=PAYLOAD_MANIFEST)
+        self._tags = self._manifest(TAG_MANIFEST)
+        self._payload = self._manifest(PAYLOAD_MANIFEST)
         for path in self._payload:
             if not path.startswith("data/"):
                 yield _error("manifest-scope", path, "is in the payload manifest, but not in data/")
         for path in self._tags:
-            if path == TAG_MANIFEST or path.startswith(("data/", "signatures/")):
+            if path not in TAG_FILES and not path.startswith(SCHEMA_FOLDER):
                 yield _error("manifest-scope", path, "must not be in the tag manifest")
-        yield from ()
 
     def file_set(self) -> Iterator[Finding]:
         named = self._payload.keys() | self._tags.keys() | {TAG_MANIFEST}
@@ -173,6 +178,9 @@ class _Examination:
             yield _error("file-extra", shown(path), "is in the bag and in no manifest")
         for path in sorted({PAYLOAD_MANIFEST, "bagit.txt", "bag-info.txt"} - self._tags.keys()):
             yield _error("file-missing", path, "is not covered by the tag manifest")
+        for path in sorted(SIGNATURES & self._sizes.keys()):
+            if self._sizes[path] > MAX_SIGNATURE:
+                yield _error("file-too-large", path, f"is larger than {MAX_SIGNATURE >> 20} MiB")
 
     def digest(self) -> Iterator[Finding]:
         expected = self._payload | self._tags
@@ -180,10 +188,16 @@ class _Examination:
         total = sum(self._sizes[path] for path in present)
         with self._progress.step("Hashing files", total, unit="B") as step:
             self.digests = digest_all(present, self._bag.open, on_bytes=step.advance)
+        # Of the manifests, the bytes that were parsed count, not a second reading of the file.
+        self.digests.update(self._parsed)
         for path in present:
             if self.digests[path] != expected[path]:
                 yield _error("file-digest", path, "is not the file that the manifest names")
-        self.digests[TAG_MANIFEST] = digest_bytes(self._read(TAG_MANIFEST))
+
+    def _manifest(self, path: str) -> dict[str, str]:
+        data = self._read(path)
+        self._parsed[path] = digest_bytes(data)
+        return parse_manifest(data, name=path)
 
     def _read(self, path: str) -> bytes:
         if path not in self._sizes:
@@ -212,6 +226,15 @@ def read_contents(files: Files) -> Contents:
         value = canonical.parse_canonical(files.read(index.training_spec), name=index.training_spec)
         training = codec.from_json(TrainingSpec, value, place=index.training_spec)
     return Contents(index=index, lines=lines, log=log, records=latest(log), training=training)
+
+
+def predecessor(files: Files, contents: Contents) -> Predecessor:
+    """How the next release names this bundle."""
+    return Predecessor(
+        version=contents.index.system.version,
+        tag_manifest_sha256=files.tag_manifest_sha256,
+        log=chain.checkpoint(contents.lines),
+    )
 
 
 def latest(log: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:

@@ -5,6 +5,8 @@ Nothing is guessed. A fact that is not where the map says stays unknown, and :mo
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,7 +17,7 @@ from bundler.canonical import Json
 from bundler.errors import MalformedError
 from bundler.history import summarise
 from bundler.importers.model import ImportedRun
-from bundler.manifest import ResourceDescriptor
+from bundler.manifest import ResourceDescriptor, is_sha256
 from bundler.records import (
     Artefact,
     CodeVersion,
@@ -24,6 +26,8 @@ from bundler.records import (
     MetricRole,
     RunRecord,
     Scalar,
+    number,
+    without_credentials,
 )
 from bundler.spec import FactMap
 
@@ -51,8 +55,11 @@ def record_of(  # noqa: PLR0913  # one argument a source of facts
         started_at=timestamp(run.started),
         ended_at=timestamp(run.ended),
         code=_code(run, facts),
-        data=_data(run, facts),
-        parameters=dict(sorted(run.parameters.items())),
+        data=_data(run, facts, flags),
+        parameters={
+            name: _writable(value, f"parameters.{name}", flags)
+            for name, value in sorted(run.parameters.items())
+        },
         seed=_seed(_lookup(run, facts.seed), flags),
         environment=_environment(environment, flags),
         metrics=summarise(run.points, roles(facts, {point.metric for point in run.points})),
@@ -63,9 +70,16 @@ def record_of(  # noqa: PLR0913  # one argument a source of facts
     )
 
 
+_PRECEDENCE: tuple[MetricRole, ...] = ("hold-out", "validation", "training", "other")
+
+
 def roles(facts: FactMap, metrics: Iterable[str]) -> dict[str, MetricRole]:
-    """Return the role of each metric: that of the first pattern that matches its name."""
-    patterns = [(role, pattern) for role, group in facts.metrics.items() for pattern in group]
+    """Return the role of each metric: the first of hold-out, validation, training with a pattern that matches its name.
+
+    A fixed order: that of ``facts.metrics`` is lost in canonical JSON, and a metric that may be one of the hold-out
+    is one.
+    """
+    patterns = [(role, pattern) for role in _PRECEDENCE for pattern in facts.metrics.get(role, ())]
     return {
         metric: next((role for role, pattern in patterns if fnmatchcase(metric, pattern)), "other")
         for metric in metrics
@@ -81,7 +95,8 @@ def timestamp(milliseconds: int | None) -> str | None:
         moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
     except (OverflowError, ValueError, OSError):
         return None
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+    # Not strftime: it does not pad years before 1000.
+    return f"{moment.replace(tzinfo=None).isoformat()}.{milliseconds % 1000:03d}Z"
 
 
 def _lookup(run: ImportedRun, path: str | None) -> Scalar:
@@ -99,13 +114,26 @@ def _code(run: ImportedRun, facts: FactMap) -> CodeVersion:
     commit = _text(_lookup(run, facts.code_commit)) or run.code.commit
     dirty = (_text(_lookup(run, facts.code_dirty)) or "").lower()
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    return replace(run.code, commit=commit, dirty=known.get(dirty, run.code.dirty))
+    repository = run.code.repository
+    return replace(
+        run.code,
+        repository=None if repository is None else without_credentials(repository),
+        commit=commit,
+        dirty=known.get(dirty, run.code.dirty),
+    )
 
 
-def _data(run: ImportedRun, facts: FactMap) -> tuple[DatasetVersion, ...]:
+def _data(
+    run: ImportedRun, facts: FactMap, flags: list[FidelityFlag]
+) -> tuple[DatasetVersion, ...]:
     """The run's data sets, each with the version and digest that the run recorded for its data as a whole."""
     version = _text(_lookup(run, facts.data_version))
     sha256 = _text(_lookup(run, facts.data_sha256))
+    if sha256 is not None:
+        lowered = sha256.strip().lower().removeprefix("sha256:")
+        if not is_sha256(lowered):
+            flags.append(FidelityFlag(field="data", flag="not_a_sha256", detail=sha256[:80]))
+        sha256 = lowered if is_sha256(lowered) else None
     data = run.data
     if not data and (version or sha256):
         data = (DatasetVersion(name="data"),)
@@ -116,14 +144,32 @@ def _data(run: ImportedRun, facts: FactMap) -> tuple[DatasetVersion, ...]:
 
 
 def _seed(value: Scalar, flags: list[FidelityFlag]) -> int | None:
-    try:
-        seed = int(str(value))
-    except ValueError:
+    if value is None:
         return None
-    if abs(seed) > canonical.MAX_INTEGER:
-        flags.append(FidelityFlag(field="seed", flag="out_of_range", detail=str(value)[:80]))
-        return None
-    return seed
+    text = str(value).strip()
+    # Length before int(), which refuses more than 4,300 digits with an error of its own.
+    if not re.fullmatch(r"[+-]?[0-9]+", text):
+        flag = "not_a_whole_number"
+    elif len(text) > 17 or abs(int(text)) > canonical.MAX_INTEGER:
+        flag = "out_of_range"
+    else:
+        return int(text)
+    flags.append(FidelityFlag(field="seed", flag=flag, detail=text[:80]))
+    return None
+
+
+def _writable(value: Scalar, field: str, flags: list[FidelityFlag]) -> Scalar:
+    """``value``, as text where JSON has no number for it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        text = str(number(value))
+    elif isinstance(value, int) and abs(value) > canonical.MAX_INTEGER:
+        text = str(value)
+    else:
+        return value
+    flags.append(
+        FidelityFlag(field=field, flag="type_lost", detail="a number that JSON cannot carry")
+    )
+    return text
 
 
 def _environment(data: bytes | None, flags: list[FidelityFlag]) -> Mapping[str, Scalar]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from bundler.records import RunRecord
@@ -27,16 +28,20 @@ def judge(
     results = []
     for gate in gates:
         found = [final(run, gate.metric) for run in runs]
-        values = [value for value in found if value is not None]
-        results.append(evaluate(gate, values, holdout_rows(gate, selected, runs)))
+        values = [value for value in found if value is not None and math.isfinite(value)]
+        rows = holdout_rows(gate, runs)
+        results.append(evaluate(gate, values, rows, missing=len(found) - len(values)))
     return tuple(results)
 
 
-def holdout_rows(gate: Gate, selected: str, runs: Sequence[RunRecord]) -> int | None:
-    """Rows of the hold-out as the selected run recorded them, never as the gate claims them."""
+def holdout_rows(gate: Gate, runs: Sequence[RunRecord]) -> int | None:
+    """Rows of the hold-out as the runs recorded them, never as the gate claims them.
+
+    ``None`` unless every run recorded exactly one data set of that role, and all the same number.
+    """
     if gate.sampling is None:
         return None
     role = gate.sampling.dataset_role
-    chosen = next((run for run in runs if run.id == selected), None)
-    rows = [data.rows for data in chosen.data if data.role == role] if chosen else []
+    recorded = {tuple(data.rows for data in run.data if data.role == role) for run in runs}
+    rows = recorded.pop() if len(recorded) == 1 else ()
     return rows[0] if len(rows) == 1 else None

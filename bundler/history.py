@@ -20,15 +20,17 @@ _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 def write_points(points: Iterable[MetricPoint]) -> bytes:
     """Return the CSV text of ``points``, in the order given."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER)
+    lines = [",".join(HEADER)]
     for metric, step, timestamp, value in points:
         spelled = number(value)
-        writer.writerow(
-            (metric, step, timestamp, spelled if isinstance(spelled, str) else repr(spelled))
-        )
-    return text.getvalue().encode()
+        shown = spelled if isinstance(spelled, str) else repr(float(spelled))
+        lines.append(f"{_quoted(metric)},{step},{timestamp},{shown}")
+    return "".join(line + "\n" for line in lines).encode()
+
+
+def _quoted(name: str) -> str:
+    """A field of RFC 4180. Not csv.writer: whether it quotes a lone CR depends on the version of Python."""
+    return '"' + name.replace('"', '""') + '"' if any(c in name for c in ',"\r\n') else name
 
 
 def read_points(data: bytes, *, name: str) -> Iterator[MetricPoint]:
@@ -50,8 +52,11 @@ def _point(row: list[str], place: str) -> MetricPoint:
         point = MetricPoint(metric, int(step), int(timestamp), value)
     except ValueError:
         raise MalformedError("history-syntax", f"{place}: not a metric point") from None
-    if text not in _WORDS and repr(value) != text:
+    # One spelling a number: neither nan for NaN nor 1_0 nor 010.
+    if text not in _WORDS and (repr(value) != text or not math.isfinite(value)):
         raise MalformedError("history-syntax", f"{place}: {text[:40]!r} is not an exact double")
+    if (step, timestamp) != (str(point.step), str(point.timestamp)):
+        raise MalformedError("history-syntax", f"{place}: not a whole number in plain digits")
     return point
 
 

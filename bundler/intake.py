@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from bundler import importers
 from bundler.config import BuildConfig, SourceConfig
@@ -28,6 +29,9 @@ class Intake:
         self._base = base
         self._bag = bag
         self._taken: set[str] = set()
+        self._origins: set[tuple[str, str, str, str]] = set()
+        # Locations in the bag, in lower case.
+        self._embedded: set[str] = set()
 
     def records(self, progress: Progress) -> Iterator[RunRecord]:
         """Yield the record of every run, source by source, in order of (start time, id)."""
@@ -60,20 +64,26 @@ class Intake:
     def _safe_id(self, run: ImportedRun) -> str:
         """The tracker's id where it can name a folder and is not taken; else one derived from it."""
         wanted = run.source.run_id
-        if not RUN_ID.fullmatch(wanted) or wanted.lower() in self._taken:
-            origin = f"{run.source.tracker}\0{run.source.experiment_id}\0{wanted}"
-            wanted = "run-" + hashlib.sha256(origin.encode()).hexdigest()[:24]
-        if wanted.lower() in self._taken:
+        source = run.source
+        origin = (source.tracker, source.experiment_id, source.experiment, source.run_id)
+        if origin in self._origins:
             raise SourceError(
-                f"run {run.source.run_id} is imported twice", remedy="List each source only once."
+                f"run {wanted} is imported twice", remedy="List each source only once."
             )
+        self._origins.add(origin)
+        if not RUN_ID.fullmatch(wanted) or wanted.lower() in self._taken:
+            text = "\0".join(origin).encode("utf-8", "backslashreplace")
+            wanted = "run-" + hashlib.sha256(text).hexdigest()[:24]
         self._taken.add(wanted.lower())
         return wanted
 
     def _write_history(self, run: ImportedRun, run_id: str) -> ResourceDescriptor | None:
         if not run.points:
             return None
-        data = write_points(run.points)
+        try:
+            data = write_points(run.points)
+        except UnicodeEncodeError:
+            raise SourceError(f"run {run_id}: the name of a metric is not valid text") from None
         path = history_location(run_id)
         write_file(self._bag, path, data)
         return ResourceDescriptor(
@@ -87,13 +97,28 @@ class Intake:
             with artefact.file.open("rb") as file:
                 digest = digest_file(file)
                 taken = Artefact(path=artefact.path, sha256=digest, size=file.tell())
+                if self._embeds(run, run_id):
+                    file.seek(0)
+                    self._embed(file, taken, artefact_location(run_id, taken))
         except OSError as error:
             raise _unreadable(artefact, error) from None
-        if self._embeds(run, run_id):
-            target = self._bag / artefact_location(run_id, taken)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(artefact.file, target)
         return taken
+
+    def _embed(self, file: BinaryIO, taken: Artefact, location: str) -> None:
+        """Copy the bytes to ``location``, unless another artefact lies there (a name may differ by case alone)."""
+        if location.lower() in self._embedded:
+            return
+        self._embedded.add(location.lower())
+        target = self._bag / location
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as copy:
+            shutil.copyfileobj(file, copy, 1 << 20)
+        with target.open("rb") as copy:
+            if digest_file(copy) != taken.sha256:
+                raise SourceError(
+                    f"artefact {taken.path} changed while it was being read",
+                    remedy="Stop what writes into it, and build again.",
+                )
 
     def _embeds(self, run: ImportedRun, run_id: str) -> bool:
         if self._config.embed == "selected":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bundler.errors import MalformedError
@@ -16,8 +17,15 @@ RELEASE_ENVELOPE = "signatures/release.dsse.json"
 SIGNATURES = frozenset({RELEASE_ENVELOPE})
 """The only files that no manifest names: they are made over the manifests."""
 
+TAG_FILES = frozenset({"bagit.txt", "bag-info.txt", PAYLOAD_MANIFEST, "VERIFY.md"})
+SCHEMA_FOLDER = "schema/"
+"""What a tag manifest may name: these files and what is below that folder. BagIt tools act on others (fetch.txt)."""
+
 MAX_PATH = 200
-"""Longest path in a bag, in characters; fits ustar and every common file system."""
+"""Longest path in a bag, in characters; fits every common file system."""
+
+USTAR_NAME, USTAR_PREFIX = 100, 155
+"""Longest two halves, in characters, of a path in a ustar header; it is cut at a slash (POSIX.1-1988)."""
 
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _LINE = re.compile(rb"([0-9a-f]{64})  ([A-Za-z0-9._/-]+)")
@@ -42,7 +50,7 @@ def path_problem(path: str) -> str | None:
     """Say why ``path`` may not name a file of a bag; ``None`` if it may.
 
     Allowed are relative paths of at most :data:`MAX_PATH` characters whose segments match
-    ``[A-Za-z0-9._-]{1,100}`` and do not begin with a dot (no ``..``, no hidden files).
+    ``[A-Za-z0-9._-]{1,100}`` and do not begin with a dot (no ``..``, no hidden files), if a ustar header can hold them.
     """
     if len(path) > MAX_PATH:
         return f"longer than {MAX_PATH} characters"
@@ -51,17 +59,30 @@ def path_problem(path: str) -> str | None:
             return "only A-Z a-z 0-9 . _ - are allowed, in a relative path without empty parts"
         if segment.startswith("."):
             return "a part begins with a dot"
+    cuts = (at for at, character in enumerate(path) if character == "/" and at <= USTAR_PREFIX)
+    if len(path) > USTAR_NAME and len(path) - max(cuts, default=-1) - 1 > USTAR_NAME:
+        return "a tar archive cannot carry it: no slash cuts it into at most 155 and 100 characters"
     return None
 
 
-def collisions(paths: Mapping[str, object] | list[str]) -> list[tuple[str, str]]:
-    """Pairs of paths that a file system without upper/lower case would take for one."""
-    seen: dict[str, str] = {}
+def collisions(paths: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of files and folders that cannot lie side by side on every file system.
+
+    One without upper/lower case takes two spellings for one, and none has a file and a folder of one name.
+    """
+    # lower-case spelling → (spelling, whether it is a folder)
+    seen: dict[str, tuple[str, bool]] = {}
+    folders = {""}
     pairs = []
     for path in paths:
-        other = seen.setdefault(path.lower(), path)
-        if other != path:
-            pairs.append((other, path))
+        parts = [(path, False)]
+        while (folder := parts[-1][0].rpartition("/")[0]) not in folders:
+            folders.add(folder)
+            parts.append((folder, True))
+        for part in parts:
+            other = seen.setdefault(part[0].lower(), part)
+            if other != part:
+                pairs.append((other[0], part[0]))
     return pairs
 
 
@@ -79,8 +100,9 @@ def parse_manifest(data: bytes, *, name: str) -> dict[str, str]:
     if not data.endswith(b"\n"):
         raise MalformedError("manifest-syntax", f"{name}: does not end with a newline")
     digests: dict[str, str] = {}
-    for number, line in enumerate(data[:-1].split(b"\n"), start=1):
-        match = _LINE.fullmatch(line)
+    # Line by line, not split: a gigabyte of empty lines must not become a list.
+    for number, line in enumerate(io.BytesIO(data), start=1):
+        match = _LINE.fullmatch(line, 0, len(line) - 1)
         if match is None:
             raise MalformedError("manifest-syntax", f"{name}, line {number}: not 'sha256  path'")
         digest, path = match[1].decode(), match[2].decode()

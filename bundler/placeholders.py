@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from bundler.errors import MalformedError
 from bundler.spec import TrainingSpec
 
-_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
+# Trackers allow more in the name of a parameter than anyone would write elsewhere: optimizer/lr, "weight decay".
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*|parameter\.[^{}]+)\}")
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundler import chain
 from bundler.errors import MalformedError, UsageError
-from bundler.evidence import Contents, Files, intact_files, read_contents
+from bundler.evidence import Contents, Files, intact_files, predecessor, read_contents
 from bundler.records import RunRecord
 from bundler.spec import Predecessor
 from bundler.storage import open_bag
@@ -45,9 +44,4 @@ def open_previous(path: Path) -> Previous:
             f"the previous bundle {path} is not intact: {error.message}",
             remedy="Run verify-bundle on it and use an intact copy.",
         ) from None
-    predecessor = Predecessor(
-        version=contents.index.system.version,
-        tag_manifest_sha256=files.tag_manifest_sha256,
-        log=chain.checkpoint(contents.lines),
-    )
-    return Previous(files=files, contents=contents, predecessor=predecessor)
+    return Previous(files=files, contents=contents, predecessor=predecessor(files, contents))

@@ -23,6 +23,10 @@ RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """What a run id may look like inside a bundle: it becomes a folder name and an anchor of the site."""
 
 
+MAX_DEPTH = 16
+"""Folders above a file of a bag, the bag itself included; a verifier walks no deeper."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Where a record was read: tracker, kind of store, and the tracker's own names for things."""
@@ -159,9 +163,18 @@ def history_location(run_id: str) -> str:
 def artefact_location(run_id: str, artefact: Artefact) -> str:
     """Where the bytes of an artefact lie in a bag: by its own path if a bag can hold that, else by its digest."""
     location = f"data/artefacts/{run_id}/{artefact.path}"
-    return (
-        location if path_problem(location) is None else f"data/artefacts/{run_id}/{artefact.sha256}"
-    )
+    if path_problem(location) is None and location.count("/") < MAX_DEPTH:
+        return location
+    return f"data/artefacts/{run_id}/{artefact.sha256}"
+
+
+def without_credentials(url: str) -> str:
+    """``url`` without user, password, query and fragment: a record is signed and handed out."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    authority, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def number(value: float) -> Number:

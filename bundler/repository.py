@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from bundler.errors import SourceError
+from bundler.records import without_credentials
+
+_REDIRECTS = {
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_NAMESPACE",
+}
+"""Variables that a git hook sets and that would lead to another repository."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeFile:
-    """A tracked file: its path below the code folder and its git object."""
+    """A tracked entry: its path below the code folder and its git object."""
 
     path: str
     blob: str
+    kind: Literal["file", "link", "submodule"] = "file"
 
 
 class Repository:
@@ -29,7 +43,15 @@ class Repository:
         return self._maybe("rev-parse", "--verify", "HEAD")
 
     def has(self, commit: str) -> bool:
-        """Whether ``commit`` is in the repository and has the folder."""
+        """Whether ``commit`` is in the repository and has the folder.
+
+        A commit is named by its hash, in full or cut to seven digits or more: a branch of that name is another thing.
+        """
+        if not re.fullmatch(r"[0-9a-f]{7,64}", commit):
+            return False
+        full = self._maybe("rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}")
+        if full is None or not full.startswith(commit):
+            return False
         return self._maybe("rev-parse", "--verify", "--end-of-options", f"{commit}:./") is not None
 
     def branch(self) -> str | None:
@@ -39,25 +61,28 @@ class Repository:
     def remote(self) -> str | None:
         """The URL of the remote ``origin``, without user or password in it."""
         url = self._maybe("remote", "get-url", "origin")
-        if url and "://" in url and "@" in url.split("/")[2]:
-            scheme, rest = url.split("://", 1)
-            url = f"{scheme}://{rest.split('@', 1)[1]}"
-        return url
+        return without_credentials(url) if url else None
 
     def is_dirty(self) -> bool:
         """Whether tracked files of the folder differ from HEAD, or there are untracked ones."""
         return bool(self._git("status", "--porcelain", "--", ".").strip())
 
     def files(self, commit: str) -> tuple[CodeFile, ...]:
-        """The files of the folder in ``commit``, sorted by path. Links and submodules are left out."""
-        listing = self._git("ls-tree", "-r", "-z", "--full-tree", "--end-of-options", f"{commit}:./")
+        """What the folder holds in ``commit``, sorted by path: files, and links and submodules, which have no bytes."""
+        listing = self._git(
+            "ls-tree", "-r", "-z", "--full-tree", "--end-of-options", f"{commit}:./"
+        )
         files = []
         for entry in listing.split("\0"):
             if entry:
                 meta, path = entry.split("\t", 1)
                 mode, kind, blob = meta.split()
-                if kind == "blob" and mode != "120000":
-                    files.append(CodeFile(path=path, blob=blob))
+                what: Literal["file", "link", "submodule"] = "file"
+                if kind != "blob":
+                    what = "submodule"
+                elif mode == "120000":
+                    what = "link"
+                files.append(CodeFile(path=path, blob=blob, kind=what))
         return tuple(sorted(files, key=lambda file: file.path))
 
     def read(self, file: CodeFile) -> bytes:
@@ -79,13 +104,15 @@ class Repository:
                 ["git", "--no-optional-locks", "-C", str(self._folder), *arguments],  # noqa: S607
                 check=False,
                 capture_output=True,
+                env={name: value for name, value in os.environ.items() if name not in _REDIRECTS},
             )
         except FileNotFoundError:
             raise SourceError("git is not installed", remedy="Install git.") from None
         if done.returncode != 0:
-            words = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            words = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["failed"]
+            fatal = next((line for line in words if line.startswith("fatal: ")), words[-1])
             raise SourceError(
-                f"git in {self._folder}: {words[-1] if words else 'failed'}",
+                f"git in {self._folder}: {fatal}",
                 remedy="training.code must be a folder of a git repository.",
             )
         return done.stdout

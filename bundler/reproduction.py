@@ -147,9 +147,14 @@ def _contradictions(
     margins = {each.metric: each.margin for each in tolerances}
     for each in metrics:
         left, right = each.declared, each.rerun
-        if not isinstance(left, float) or not isinstance(right, float):
+        if left is None or right is None or left == right:
             continue
-        if abs(left - right) > margins.get(each.metric, 1e-6 * max(1.0, abs(left))):
+        if isinstance(left, float) and isinstance(right, float):
+            apart = abs(left - right) > margins.get(each.metric, 1e-6 * max(1.0, abs(left)))
+        else:
+            # A number here and NaN or infinity there: no margin spans that.
+            apart = True
+        if apart:
             yield Finding(
                 code="rerun-metric-contradicts",
                 severity="error",

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
+from bundler.manifest import is_sha256
 from bundler.records import RunRecord
 from bundler.selection import repetitions
 from bundler.spec import (
@@ -100,7 +102,7 @@ def run_requirements(facts: FactMap) -> tuple[RunRequirement, ...]:
             point="Annex IV 2(d)",
             message="no data version with a SHA-256 is recorded (a tracker's own digest is no identity)",
             remedy="Log the SHA-256 of the data as a tag and name it in facts.data_sha256.",
-            shown=lambda run: any(each.sha256 for each in run.data),
+            shown=lambda run: any(is_sha256(each.sha256 or "") for each in run.data),
         ),
         RunRequirement(
             code="run-parameters",
@@ -170,6 +172,14 @@ def run_requirements(facts: FactMap) -> tuple[RunRequirement, ...]:
 
 BUNDLE_REQUIREMENTS: tuple[BundleRequirement, ...] = (
     BundleRequirement(
+        code="system-identity",
+        level="required",
+        point="Annex IV 1(a)",
+        message="name or version of the system is not stated",
+        remedy="Write system.name and system.version.",
+        shown=lambda d: _written(d.system.name) and _written(d.system.version),
+    ),
+    BundleRequirement(
         code="intended-purpose",
         level="required",
         point="Annex IV 1(a)",
@@ -206,8 +216,8 @@ BUNDLE_REQUIREMENTS: tuple[BundleRequirement, ...] = (
         level="recommended",
         point="Art. 9(8)",
         message="the selection criteria are not dated",
-        remedy="Write selection.declared_at: when the criteria were fixed.",
-        shown=lambda d: d.selection.declared_at is not None,
+        remedy="Write selection.declared_at: when the criteria were fixed, as 2026-11-25.",
+        shown=lambda d: is_date(d.selection.declared_at),
     ),
     BundleRequirement(
         code="candidates",
@@ -247,7 +257,7 @@ BUNDLE_REQUIREMENTS: tuple[BundleRequirement, ...] = (
         point="reproducibility: mechanisms",
         message="how repeatability is brought about is not written down",
         remedy="Write reproducibility.mechanisms.",
-        shown=lambda d: bool(d.reproducibility.mechanisms),
+        shown=lambda d: any(map(_written, d.reproducibility.mechanisms)),
     ),
     BundleRequirement(
         code="limitations",
@@ -255,7 +265,7 @@ BUNDLE_REQUIREMENTS: tuple[BundleRequirement, ...] = (
         point="reproducibility: limitations",
         message="no known limitation of the reproducibility is written down",
         remedy="Write reproducibility.limitations and factors_of_variation.",
-        shown=lambda d: bool(d.reproducibility.limitations),
+        shown=lambda d: any(map(_written, d.reproducibility.limitations)),
     ),
     BundleRequirement(
         code="tolerances",
@@ -338,4 +348,12 @@ def _gap(requirement: Requirement, subject: str) -> Gap:
 
 def _written(text: str) -> bool:
     """Whether a human wrote something: ``bundler init`` leaves TODO in the places that it cannot fill."""
-    return bool(text.strip()) and not text.strip().startswith("TODO")
+    return bool(text.strip()) and not text.strip().upper().startswith("TODO")
+
+
+def is_date(text: str | None) -> bool:
+    """Whether ``text`` is a day, or a day and a time, in the form of ISO 8601."""
+    try:
+        return text is not None and datetime.fromisoformat(text) is not None
+    except ValueError:
+        return False

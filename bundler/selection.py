@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bundler.records import RunRecord, Scalar
-from bundler.spec import FactMap, SelectionSpec
+from bundler.spec import Condition, FactMap, SelectionSpec
 
 Standing = Literal[
     "candidate",
@@ -42,20 +42,27 @@ def configuration(record: RunRecord, facts: FactMap) -> tuple[tuple[str, Scalar]
 
 
 def repetitions(run: str, records: Sequence[RunRecord], facts: FactMap) -> tuple[RunRecord, ...]:
-    """The finished runs with the configuration of ``run`` and distinct seeds, itself included, in order of the log.
+    """The finished runs with configuration and data of ``run``, one a seed, itself included, in order of the log.
 
-    A second run with the same seed is no independent repetition: the earliest of each seed counts, ``run`` first.
+    A second run with the same seed is no independent repetition: the earliest of each seed counts, ``run`` first. A
+    run without a seed, or on other data, is none at all.
     """
     chosen = next((record for record in records if record.id == run), None)
     if chosen is None:
         return ()
-    wanted = configuration(chosen, facts)
+    wanted = (configuration(chosen, facts), _data(chosen))
     by_seed: dict[int | None, RunRecord] = {chosen.seed: chosen}
     for record in records:
-        if record.status == "finished" and configuration(record, facts) == wanted:
+        if record.status != "finished" or record.seed is None:
+            continue
+        if (configuration(record, facts), _data(record)) == wanted:
             by_seed.setdefault(record.seed, record)
     kept = {record.id for record in by_seed.values()}
     return tuple(record for record in records if record.id in kept)
+
+
+def _data(record: RunRecord) -> frozenset[tuple[str | None, str | None]]:
+    return frozenset((each.role, each.sha256) for each in record.data)
 
 
 def compete(
@@ -96,14 +103,21 @@ def _stand(
     if outside:
         same = record.id in repeated
         return standing("repetition" if same else "outside the rule", "; ".join(outside))
-    if value is None:
-        return standing("no value", f"no finite value of {spec.metric}")
-    for condition in spec.constraints:
-        held = record.value(condition.metric)
-        if held is None or not condition.holds(held):
-            shown = "missing" if held is None else f"{held:.6g}"
-            return standing(
-                "constraint failed",
-                f"{condition.metric} is {shown}, wanted {condition.comparator} {condition.threshold:g}",
-            )
+    needed = (spec.metric, *(condition.metric for condition in spec.constraints))
+    missing = [metric for metric in needed if record.value(metric) is None]
+    if missing:
+        return standing("no value", f"no finite value of {', '.join(missing)}")
+    failed = [_broken(condition, record) for condition in spec.constraints]
+    if any(failed):
+        return standing("constraint failed", "; ".join(filter(None, failed)))
     return standing("candidate")
+
+
+def _broken(condition: Condition, record: RunRecord) -> str:
+    """In words how ``record`` fails ``condition``; empty if it does not."""
+    held = record.value(condition.metric)
+    if held is None or condition.holds(held):
+        return ""
+    return (
+        f"{condition.metric} is {held:.6g}, wanted {condition.comparator} {condition.threshold:g}"
+    )

@@ -65,10 +65,12 @@ def write_starter(folder: Path, target: Path, experiment: str | None) -> int:
         )
     text = compose(detect(folder, experiment))
     try:
-        target.write_text(text, encoding="utf-8")
+        # "x": a link that leads nowhere is there as well, and is not followed.
+        with target.open("x", encoding="utf-8") as file:
+            file.write(text)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror}") from None
-    return sum("TODO" in line.partition("# ")[0] for line in text.splitlines())
+    return sum("TODO" in line and not line.startswith("# ") for line in text.splitlines())
 
 
 def detect(folder: Path, experiment: str | None) -> Detected:
@@ -76,7 +78,9 @@ def detect(folder: Path, experiment: str | None) -> Detected:
     found = Detected(folder)
     _detect_git(found)
     _detect_locks(found)
-    pointers = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.dvc"))
+    pointers = sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("?*.dvc") if path.is_file()
+    )
     if pointers or (folder / "dvc.lock").exists():
         listed = ", ".join(pointers[:SHOWN]) or "dvc.lock"
         found.notes.append(f"DVC pointers: {listed} (their md5 is no SHA-256: log one as a tag)")
@@ -140,7 +144,7 @@ def compose(found: Detected) -> str:
     lines = [
         "# What goes into the evidence bundle. Written by `bundler init`; every key is in docs/bundle-yaml.md.",
         "# Values that were detected say where they came from. TODO marks what only a human can know.",
-        *(f"# {note}" for note in found.notes),
+        *(f"# {_comment(note)}" for note in found.notes),
         "",
         "version: 1",
         "",
@@ -197,8 +201,11 @@ def _facts(found: Detected) -> Iterator[str]:
     yield _named(found, "  environment", "artefacts", paths, ("environment.json", "env.json"))
     models = [path for path in paths if path.endswith((".safetensors", ".pt", ".onnx", ".pkl"))]
     if models:
+        more = f"; also: {', '.join(models[1:SHOWN])}" if models[1:] else ""
         yield _entry(
-            "  model", models[0], f"an artefact of {paths[models[0]]} of {len(found.runs)} runs"
+            "  model",
+            models[0],
+            f"an artefact of {paths[models[0]]} of {len(found.runs)} runs{more}",
         )
     else:
         yield "  model: null               # TODO: path of the model artefact; none was recognised"
@@ -215,9 +222,9 @@ def _selection(found: Detected) -> Iterator[str]:
     yield "selection:"
     yield "  run: TODO                 # the tracker's id of the selected run"
     if metric is not None:
-        yield f"  #   best by {metric}, highest first; look at the direction:"
+        yield _comment(f"  #   best by {metric}, highest first; look at the direction:")
         for run, value in _best(found.runs, metric):
-            yield f"  #   {run.source.run_id}  {value:.6g}  {json.dumps(run.name)}"
+            yield _comment(f"  #   {run.source.run_id}  {value:.6g}  {run.name}")
     others = ", ".join(_selection_metrics(found)[:SHOWN])
     yield _entry(
         "  metric", metric or "TODO", f"TODO: choose; validation metrics are: {others or 'none'}"
@@ -231,7 +238,7 @@ def _selection(found: Detected) -> Iterator[str]:
     )
     if seeds:
         listed = ", ".join(f"{seed} in {count} runs" for seed, count in seeds.most_common(SHOWN))
-        yield f"  # seeds found in the parameters: {listed}"
+        yield _comment(f"  # seeds found in the parameters: {listed}")
     yield "  eligible: {}              # such as {seed: [42]}: the competition is held at one seed"
     yield ""
 
@@ -250,10 +257,10 @@ def _gates(found: Detected) -> Iterator[str]:
     names = sorted({point.metric for run in found.runs for point in run.points})
     holdout = [name for name in names if name.startswith(ROLES["hold-out"])]
     yield "gates: []                   # TODO: such as the one below; see docs/statistics.md"
-    yield f"#  hold-out metrics in the store: {', '.join(holdout) or 'none'}"
+    yield _comment(f"#  hold-out metrics in the store: {', '.join(holdout) or 'none'}")
     yield "#  - name: discrimination"
     yield "#    category: performance"
-    yield f"#    metric: {holdout[0] if holdout else 'holdout_auc'}"
+    yield f"#    metric: {_quoted(holdout[0] if holdout else 'holdout_auc')}"
     yield '#    comparator: ">="'
     yield "#    threshold: 0.7"
     yield "#    sampling: {kind: auc, dataset_role: holdout, positives: 60}"
@@ -295,7 +302,24 @@ def _training(found: Detected) -> Iterator[str]:
 
 def _entry(key: str, value: Any, why: str) -> str:
     """A line of YAML; JSON is YAML, so JSON spells the value."""
-    return f"{key}: {json.dumps(value)}  # {why}"
+    return f"{key}: {_quoted(value)}  # {_comment(why)}"
+
+
+def _quoted(value: Any) -> str:
+    """``value`` as JSON that YAML reads as the same: YAML knows no pairs of surrogates and no bare control characters."""
+    return "".join(map(_escaped, json.dumps(value, ensure_ascii=False)))
+
+
+def _comment(text: str) -> str:
+    """``text`` on one line: names of experiments and runs may hold anything, a line of YAML included."""
+    return "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    code = ord(character)
+    return f"\\U{code:08x}" if code > 0xFFFF else f"\\u{code:04x}"
 
 
 def _keys(runs: Sequence[ImportedRun], group: str) -> Counter[str]:

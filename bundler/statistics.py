@@ -8,7 +8,7 @@ sources of error enter the standard error: seeds (s²/n) and hold-out.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bundler.spec import Gate, GateResult, Sampling
 
@@ -21,9 +21,7 @@ def holdout_variance(sampling: Sampling, estimate: float, rows: int) -> float | 
     if rows < 2 or not 0.0 <= estimate <= 1.0:
         return None
     if sampling.kind == "proportion":
-        # Laplace's estimate keeps a perfect score on a small sample from claiming no variance at all.
-        smoothed = (estimate * rows + 1) / (rows + 2)
-        return smoothed * (1 - smoothed) / rows
+        return estimate * (1 - estimate) / rows
     if sampling.kind == "auc":
         return _auc_variance(estimate, sampling.positives or 0, rows)
     if len(sampling.groups) != 2 or min(sampling.groups) < 1 or sum(sampling.groups) > rows:
@@ -36,6 +34,9 @@ def _auc_variance(auc: float, positives: int, rows: int) -> float | None:
     negatives = rows - positives
     if positives < 1 or negatives < 1:
         return None
+    # A perfect score on a small sample must not claim no variance at all: Laplace's limit for the smaller class.
+    limit = 1 / (min(positives, negatives) + 2)
+    auc = min(max(auc, limit), 1 - limit)
     q1 = auc / (2 - auc)
     q2 = 2 * auc**2 / (1 + auc)
     spread = auc * (1 - auc) + (positives - 1) * (q1 - auc**2) + (negatives - 1) * (q2 - auc**2)
@@ -55,43 +56,77 @@ def pessimistic_bound(
 
     Degrees of freedom of the sum by Welch and Satterthwaite; with no variance at all the bound is the mean.
     """
-    variance = math.fsum(part for part, _ in parts)
-    if variance == 0.0:
-        return mean
-    freedom = variance**2 / math.fsum(part**2 / df for part, df in parts)
-    # scipy.special is a quarter of the import of scipy.stats.
-    from scipy.special import stdtrit  # noqa: PLC0415
-
-    margin = float(stdtrit(freedom, confidence)) * math.sqrt(variance)
+    margin = _margin(parts, confidence)
     return mean - margin if lower else mean + margin
 
 
-def evaluate(gate: Gate, values: Sequence[float], rows: int | None) -> GateResult:
+def score_bound(
+    mean: float,
+    parts: Sequence[tuple[float, int]],
+    variance_at: Callable[[float], tuple[float, int]],
+    *,
+    confidence: float,
+    lower: bool,
+) -> float:
+    """Like :func:`pessimistic_bound`, one part's variance being taken at the bound itself: ``variance_at(bound)``.
+
+    For a proportion, and with no other part, that is Wilson's interval (1927) with t for z. A variance taken at the
+    estimate is too small just where the estimate is too good: at a true 99 % and 500 rows such a bound passes 9 %
+    instead of 5 %. The value must lie in [0, 1]; so does the bound.
+    """
+    outside, inside = (0.0 if lower else 1.0), mean
+    while (middle := (outside + inside) / 2) not in {outside, inside}:
+        if abs(mean - middle) > _margin([*parts, variance_at(middle)], confidence):
+            outside = middle
+        else:
+            inside = middle
+    return outside
+
+
+def _margin(parts: Sequence[tuple[float, int]], confidence: float) -> float:
+    variance = math.fsum(part for part, _ in parts)
+    if variance == 0.0:
+        return 0.0
+    # Shares of the sum, so that tiny variances do not vanish when they are squared.
+    freedom = 1 / math.fsum((part / variance) ** 2 / df for part, df in parts)
+    # scipy.special is a quarter of the import of scipy.stats.
+    from scipy.special import stdtrit  # noqa: PLC0415
+
+    return float(stdtrit(freedom, confidence)) * math.sqrt(variance)
+
+
+def evaluate(gate: Gate, values: Sequence[float], rows: int | None, missing: int = 0) -> GateResult:
     """Judge ``gate`` over the final ``values`` of independent runs, scored on ``rows`` hold-out examples.
 
     Met or not met only where both parts of the variance are known; *not met* already where the bound without the
-    unknown part fails.
+    unknown part fails. ``missing`` counts further runs without a finite value: with any, no gate is met, for they
+    may be the bad ones.
     """
     if not values:
         return _result(gate, 0, None, None, None, None, "inconclusive", "no run has this metric")
+    if not 0.5 < gate.confidence < 1.0:
+        words = f"confidence {gate.confidence:g} is not between 0.5 and 1"
+        return _result(gate, len(values), None, None, None, None, "inconclusive", words)
+    try:
+        return _evaluate(gate, values, rows, missing)
+    except OverflowError:
+        words = "the values are too large to compute with"
+        return _result(gate, len(values), None, None, None, None, "inconclusive", words)
+
+
+def _evaluate(gate: Gate, values: Sequence[float], rows: int | None, missing: int) -> GateResult:
     mean = math.fsum(values) / len(values)
     seeds = sample_variance(values) / len(values) if len(values) > 1 else None
-    holdout = None
-    if gate.sampling is not None and rows is not None:
-        holdout = holdout_variance(gate.sampling, mean, rows)
-    parts = []
-    if seeds is not None:
-        parts.append((seeds, len(values) - 1))
-    if holdout is not None:
-        parts.append((holdout, (rows or 2) - 1))
+    bound, holdout = _bound(gate, mean, seeds, len(values), rows)
     lower = gate.comparator == ">="
-    bound = pessimistic_bound(mean, parts, confidence=gate.confidence, lower=lower)
     passed = bound >= gate.threshold if lower else bound <= gate.threshold
     unknown = []
     if seeds is None:
         unknown.append("one run shows no variance between seeds")
     if holdout is None:
         unknown.append("the variance of the finite hold-out is not known")
+    if missing:
+        unknown.append(f"{missing} of {len(values) + missing} repetitions have no finite value")
     side = "lower" if lower else "upper"
     words = f"{side} {gate.confidence:.0%} bound {bound:.4f} {gate.comparator} {gate.threshold:g}"
     if not passed:
@@ -101,6 +136,30 @@ def evaluate(gate: Gate, values: Sequence[float], rows: int | None) -> GateResul
         reason = f"{words}, but {' and '.join(unknown)}"
         return _result(gate, len(values), mean, bound, seeds, holdout, "inconclusive", reason)
     return _result(gate, len(values), mean, bound, seeds, holdout, "met", words)
+
+
+def _bound(
+    gate: Gate, mean: float, seeds: float | None, runs: int, rows: int | None
+) -> tuple[float, float | None]:
+    """The pessimistic bound, and the variance that the finite hold-out has in it."""
+    lower = gate.comparator == ">="
+    parts = [] if seeds is None else [(seeds, runs - 1)]
+    sampling, freedom = gate.sampling, (rows or 2) - 1
+    holdout = None
+    if sampling is not None and rows is not None:
+        holdout = holdout_variance(sampling, mean, rows)
+    if sampling is not None and sampling.kind == "proportion" and holdout is not None:
+        bound = score_bound(
+            mean,
+            parts,
+            lambda value: (value * (1 - value) / (freedom + 1), freedom),
+            confidence=gate.confidence,
+            lower=lower,
+        )
+        return bound, bound * (1 - bound) / (freedom + 1)
+    if holdout is not None:
+        parts.append((holdout, freedom))
+    return pessimistic_bound(mean, parts, confidence=gate.confidence, lower=lower), holdout
 
 
 def _result(  # noqa: PLR0913  # one argument a field, in their order

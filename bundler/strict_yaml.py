@@ -19,7 +19,8 @@ def parse_yaml(data: bytes) -> Any:
     """
     try:
         return _to_json(yaml.load(data, Loader=_StrictLoader))  # noqa: S506  # a SafeLoader, see below
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        # Not only YAML's own: 2026-02-30 and a number of 5,000 digits are errors of Python.
         raise MalformedError("yaml-syntax", _one_line(error)) from None
     except RecursionError:
         raise MalformedError("yaml-syntax", "nested too deeply") from None
@@ -43,6 +44,14 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002  # PyYAML's signature
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key is not a plain word", key.start_mark
+                )
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, "merge keys (<<) are not allowed", key.start_mark
+                )
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key.value!r} stands twice", key.start_mark

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from bundler import canonical, codec
+from bundler import canonical, codec, importers
 from bundler.config import BuildConfig, TrainingConfig
-from bundler.errors import SourceError, UsageError
-from bundler.lockfiles import parse_requirements
+from bundler.errors import MalformedError, SourceError, UsageError
+from bundler.lockfiles import Lock, parse_requirements
 from bundler.manifest import path_problem
-from bundler.records import RunRecord
+from bundler.placeholders import expand, values_for
+from bundler.records import MAX_DEPTH, RunRecord, artefact_location
 from bundler.repository import Repository
 from bundler.spec import TRAINING_FORMAT, Gap, Input, Outputs, TrainingSpec
 from bundler.storage.writer import write_file
@@ -41,7 +42,7 @@ def ship_training(config: BuildConfig, base: Path, bag: Path, selected: RunRecor
     inputs = tuple(
         _ship_input(name, base / path, bag) for name, path in sorted(training.inputs.items())
     )
-    lock, hashed = _ship_lock(training, base, bag)
+    lock, listed = _ship_lock(training, base, bag)
     if selected.seed is None:
         raise UsageError(
             f"the selected run {selected.id} records no seed, so its training cannot be specified",
@@ -64,14 +65,58 @@ def ship_training(config: BuildConfig, base: Path, bag: Path, selected: RunRecor
         lock=lock,
         expected_seconds=_duration(selected),
     )
+    _check_outputs(spec)
+    _check_placeholders(spec)
+    gaps += _tensor_gaps(spec, bag, selected)
     write_file(bag, SPEC, canonical.serialise(codec.to_json(spec)))
     return Shipped(
         spec=SPEC,
         code_files=code_files,
-        lock_present=lock is not None,
-        lock_hashed=hashed,
+        lock_present=listed is not None and bool(listed.packages),
+        lock_hashed=listed is not None and listed.hashed,
         gaps=tuple(gaps),
     )
+
+
+def _check_outputs(spec: TrainingSpec) -> None:
+    """A verifier reads the output with a built-in importer, from a place below the output folder."""
+    importers.find(spec.outputs.tracker, built_in_only=True)
+    location = PurePosixPath(spec.outputs.location)
+    if location.is_absolute() or ".." in location.parts or not location.parts:
+        raise UsageError(
+            f"training.outputs.location {spec.outputs.location!r} is no path below the output folder",
+            remedy="Name where the training leaves its record inside {out}, such as mlruns.",
+        )
+
+
+def _check_placeholders(spec: TrainingSpec) -> None:
+    values = values_for(spec, python="", bundle="", out="", seed=spec.seed)
+    try:
+        for text in (*spec.command, *spec.environment.values()):
+            expand(text, values)
+    except MalformedError as error:
+        raise UsageError(
+            f"training: {error.message}", remedy="Use a known placeholder, or no braces."
+        ) from None
+
+
+def _tensor_gaps(spec: TrainingSpec, bag: Path, selected: RunRecord) -> list[Gap]:
+    """Tensors that nothing can be compared with, because the run has none of that name or they are not embedded."""
+    known = {each.path: artefact_location(selected.id, each) for each in selected.artefacts}
+    absent = [
+        path for path in spec.outputs.tensors if not (bag / known.get(path, "data/none")).is_file()
+    ]
+    if not absent:
+        return []
+    return [
+        _gap(
+            "recommended",
+            "tensors-missing",
+            f"run {selected.id}",
+            f"tensors to be compared are not in the bundle: {', '.join(map(ascii, absent[:3]))}",
+            "Name artefacts of the selected run in training.outputs.tensors, and embed them.",
+        )
+    ]
 
 
 def _ship_code(
@@ -103,24 +148,27 @@ def _ship_code(
             )
         )
     stores = _below(folder, base, config)
-    kept, left_out = [], []
+    kept: set[str] = set()
+    left_out = []
     for file in repository.files(commit):
         path = f"{CODE}/{file.path}"
         if any(file.path == store or file.path.startswith(store + "/") for store in stores):
             continue
-        if path_problem(path) is not None:
+        unfit = path_problem(path) is not None or path.count("/") >= MAX_DEPTH
+        if unfit or file.kind != "file" or path.lower() in kept:
             left_out.append(file.path)
             continue
         write_file(bag, path, repository.read(file))
-        kept.append(path)
+        kept.add(path.lower())
     if left_out:
         gaps.append(
             _gap(
                 "recommended",
                 "code-left-out",
                 f"{len(left_out)} files: {', '.join(map(ascii, left_out[:3]))}",
-                "files whose names cannot stand in a bag (hidden, spaces, not ASCII) are left out",
-                "Rename them if the training needs them.",
+                "links, submodules and files whose names cannot stand in a bag (hidden, spaces, not ASCII, too deep,"
+                " another only by upper and lower case) are left out",
+                "Rename or replace them if the training needs them.",
             )
         )
     return len(kept), gaps
@@ -146,20 +194,20 @@ def _ship_input(name: str, file: Path, bag: Path) -> Input:
     problem = path_problem(path)
     if problem is not None:
         raise UsageError(
-            f"training.inputs.{name}: {file.name!r} cannot stand in a bag: {problem}",
-            remedy="Rename the file.",
+            f"training.inputs.{name}: {path!r} cannot stand in a bag: {problem}",
+            remedy="Rename the input or the file.",
         )
     write_file(bag, path, data)
     return Input(name=name, path=path, sha256=hashlib.sha256(data).hexdigest())
 
 
-def _ship_lock(training: TrainingConfig, base: Path, bag: Path) -> tuple[str | None, bool]:
+def _ship_lock(training: TrainingConfig, base: Path, bag: Path) -> tuple[str | None, Lock | None]:
     if training.lock is None:
-        return None, False
+        return None, None
     data = _read(base / training.lock, "training.lock")
     path = "data/environment/requirements.txt"
     write_file(bag, path, data)
-    return path, parse_requirements(data.decode("utf-8", "replace")).hashed
+    return path, parse_requirements(data.decode("utf-8", "replace"))
 
 
 def _read(file: Path, key: str) -> bytes:
@@ -174,9 +222,8 @@ def _read(file: Path, key: str) -> bytes:
 def _duration(run: RunRecord) -> float | None:
     if run.started_at is None or run.ended_at is None:
         return None
-    return (
-        datetime.fromisoformat(run.ended_at) - datetime.fromisoformat(run.started_at)
-    ).total_seconds()
+    started, ended = map(datetime.fromisoformat, (run.started_at, run.ended_at))
+    return max(0.0, (ended - started).total_seconds())
 
 
 def _gap(level: str, code: str, subject: str, message: str, remedy: str) -> Gap:

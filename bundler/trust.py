@@ -19,9 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from bundler.attestation import Envelope, Statement, pae, read_statement
 from bundler.errors import AuthenticityError, UsageError
 
-_PEM = re.compile(
-    rb"-----BEGIN PUBLIC KEY-----\s+[A-Za-z0-9+/=\s]+-----END PUBLIC KEY-----", re.ASCII
-)
+_PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----\s[A-Za-z0-9+/=\s]+-----END PUBLIC KEY-----")
 
 
 class Key(Protocol):
@@ -88,20 +86,24 @@ def load_keys(pem: bytes, *, name: str) -> tuple[Key, ...]:
             f"{name} holds a private key",
             remedy="Trust files hold public keys: `openssl pkey -in KEY.pem -pubout`.",
         )
-    keys = tuple(_load_key(block, name) for block in _PEM.findall(pem))
-    if not keys:
+    blocks = _PEM.findall(pem)
+    # Something that is left out in silence, a certificate for one, would be trusted in the reader's mind only.
+    if not blocks or len(blocks) != pem.count(b"-----BEGIN "):
         raise UsageError(
-            f"{name} holds no public key in PEM form",
+            f"{name} holds {'something other than' if blocks else 'no'} public keys in PEM form",
             remedy="Ask the provider for the file that `bundler keygen` wrote as trust.pem.",
         )
-    return keys
+    return tuple(_load_key(block, name) for block in blocks)
 
 
 def _load_key(block: bytes, name: str) -> Key:
     try:
         key = serialization.load_pem_public_key(block)
     except (ValueError, UnsupportedAlgorithm):
-        raise UsageError(f"{name}: a public key in it cannot be read") from None
+        raise UsageError(
+            f"{name}: a public key in it cannot be read",
+            remedy="Supported are ECDSA P-256 and Ed25519, in PEM form.",
+        ) from None
     if isinstance(key, ed25519.Ed25519PublicKey):
         return Ed25519Key(key, keyid_of(key))
     if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
@@ -141,7 +143,7 @@ def unseal(envelope: Envelope, trusted: Iterable[Key], *, name: str) -> tuple[St
         raise AuthenticityError(
             "signature-untrusted",
             f"{name}: signed by none of the trusted keys, but by "
-            + ", ".join(repr(each.keyid[:16]) for each in envelope.signatures),
+            + ", ".join(repr(each.keyid[:16]) for each in envelope.signatures[:5]),
             remedy="Compare the key ids with the ones the provider published, and use --trust.",
         )
     return read_statement(envelope.payload, name=name), signers[0]

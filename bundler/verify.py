@@ -36,7 +36,7 @@ from bundler.report import (
     status_of,
 )
 from bundler.rerun import RerunOutcome
-from bundler.spec import GateResult
+from bundler.spec import GateResult, Predecessor
 from bundler.storage.model import Bag
 from bundler.trust import Key, unseal
 
@@ -58,6 +58,7 @@ class _Ladder:
     files: Files | None = None
     signed_by: str | None = None
     refusal: BundlerError | None = None
+    earlier: Predecessor | None = None
 
     def add(self, check: str, claim: ClaimName, title: str, findings: tuple[Finding, ...]) -> None:
         self.results.append(
@@ -90,22 +91,23 @@ _RERUN: _Row = (
 )
 
 
-def verify(  # noqa: PLR0913  # two of them are for tests: the clock and the progress
+def verify(  # noqa: PLR0913  # the question, and the seams of the world
     open_bag: Callable[[], Bag],
     name: str,
     keys: tuple[Key, ...],
     *,
     clock: Clock,
     rerunner: Rerunner | None = None,
+    earlier: Predecessor | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Verify the bag that ``open_bag`` opens. Bad input gives findings, never an exception.
 
     ``keys`` are the trusted public keys; with none, only integrity is examined. ``rerunner`` re-runs the training
-    (``None``: not asked for).
+    (``None``: not asked for); ``earlier`` is the release before, to hold the log against.
     """
     started = clock()
-    ladder = _Ladder()
+    ladder = _Ladder(earlier=earlier)
     _climb(ladder, open_bag, keys, rerunner, progress or Silence())
     claims = tuple(_claim(claim, ladder.results) for claim in CLAIMS)
     return Report(
@@ -152,13 +154,18 @@ def _climb(
     _rerun(ladder, rerunner)
 
 
+def unsealed(bag: Bag, keys: tuple[Key, ...]) -> tuple[Statement, Key]:
+    """The statement in ``bag`` and the trusted key that signed it. Raises :class:`MalformedError`."""
+    if RELEASE_ENVELOPE not in {entry.path for entry in bag.entries()}:
+        raise MalformedError("signature-missing", f"{RELEASE_ENVELOPE} is not in the bundle")
+    with bag.open(RELEASE_ENVELOPE) as file:
+        envelope = open_envelope(file.read(), name=RELEASE_ENVELOPE)
+    return unseal(envelope, keys, name=RELEASE_ENVELOPE)
+
+
 def _unseal(ladder: _Ladder, bag: Bag, keys: tuple[Key, ...]) -> Statement | None:
     try:
-        if RELEASE_ENVELOPE not in {entry.path for entry in bag.entries()}:
-            raise MalformedError("signature-missing", f"{RELEASE_ENVELOPE} is not in the bundle")
-        with bag.open(RELEASE_ENVELOPE) as file:
-            envelope = open_envelope(file.read(), name=RELEASE_ENVELOPE)
-        statement, key = unseal(envelope, keys, name=RELEASE_ENVELOPE)
+        statement, key = unsealed(bag, keys)
     except MalformedError as error:
         ladder.add(*_SIGNATURE, (finding_of(error, RELEASE_ENVELOPE),))
         return None
@@ -179,7 +186,11 @@ def _examine_contents(
         return
     ladder.add(*_CONTENTS, ())
     evidence = Evidence(
-        files=files, contents=contents, statement=statement, schemas=resources.schemas()
+        files=files,
+        contents=contents,
+        statement=statement,
+        schemas=resources.schemas(),
+        earlier=ladder.earlier,
     )
     ladder.evidence = evidence
     with progress.step("Checking the evidence", len(CHECKS)) as step:

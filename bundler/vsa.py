@@ -9,6 +9,7 @@ import hashlib
 
 from bundler import canonical
 from bundler.attestation import in_toto_statement
+from bundler.errors import UsageError
 from bundler.manifest import TAG_MANIFEST
 from bundler.report import Report
 
@@ -21,12 +22,16 @@ def payload(report: Report, report_bytes: bytes) -> bytes:
     """Return the in-toto statement over the bundle of ``report``, in canonical JSON.
 
     ``verificationResult`` is PASSED only for exit code 0; an inconclusive verification is FAILED, because SLSA knows no
-    third word; ``verifiedLevels`` lists the claims that were met.
+    third word; ``verifiedLevels`` lists the claims that were met. Raises :class:`UsageError` for a report about a
+    bundle that could not be identified: there is nothing to attest then.
     """
+    digest = report.subject.tag_manifest_sha256
+    if digest is None:
+        raise UsageError("a verdict needs a bundle whose files could be identified")
     predicate = {
         "verifier": {"id": VERIFIER, "version": {"aisdp-bundler": report.software.split()[-1]}},
         "timeVerified": report.ended_at,
-        "resourceUri": f"urn:aisdp-bundler:bundle:sha256:{report.subject.tag_manifest_sha256}",
+        "resourceUri": f"urn:aisdp-bundler:bundle:sha256:{digest}",
         "policy": {"uri": POLICY},
         "inputAttestations": [
             {
@@ -40,5 +45,4 @@ def payload(report: Report, report_bytes: bytes) -> bytes:
         ],
         "slsaVersion": "1.0",
     }
-    digest = report.subject.tag_manifest_sha256 or ""
     return canonical.serialise(in_toto_statement(TAG_MANIFEST, digest, VSA_TYPE, predicate))

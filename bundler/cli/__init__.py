@@ -129,6 +129,9 @@ def build(config: Path, output: Path, key: Path, **options: Any) -> None:
 )
 @click.option("--i-trust-this-code", is_flag=True, help="Allow --sandbox none.")
 @click.option(
+    "--previous", type=_FILE, help="The release before: its log must be the beginning of this one."
+)
+@click.option(
     "--keep", type=_FILE, help="Keep the re-run's inputs, output and log in this new folder."
 )
 def verify(**options: Any) -> None:

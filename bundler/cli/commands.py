@@ -14,6 +14,7 @@ from bundler import canonical, codec, vsa
 from bundler.errors import MalformedError, OutputError, UsageError
 from bundler.report import Report
 from bundler.signers import Signer, generate, load_signer, sign_payload
+from bundler.spec import Predecessor
 from bundler.trust import Key, load_keys
 
 
@@ -29,6 +30,7 @@ class VerifyOptions:
     python: Path
     sandbox: str
     i_trust_this_code: bool
+    previous: Path | None
     keep: Path | None
 
 
@@ -94,12 +96,14 @@ def run_verify(options: VerifyOptions) -> int:
         trusted=options.i_trust_this_code,
         keep=options.keep,
     )
+    earlier = _read_earlier(options.previous, keys) if options.previous else None
     report = verify(
         lambda: open_bag(options.bundle),
         options.bundle.name or str(options.bundle),
         keys,
         clock=_now,
         rerunner=(lambda evidence: rerun_training(evidence, how, bars)) if options.rerun else None,
+        earlier=earlier,
         progress=bars,
     )
     show_report(report)
@@ -161,6 +165,25 @@ def _load_report(path: Path | None) -> Report | None:
         raise UsageError(
             f"{path} is no report: {error.message}", remedy="Write one with verify-bundle --report."
         ) from None
+
+
+def _read_earlier(path: Path, keys: tuple[Key, ...]) -> Predecessor:
+    """The release before, whose files must be intact and signed by a trusted key as well."""
+    from bundler.evidence import intact_files, predecessor, read_contents  # noqa: PLC0415
+    from bundler.storage import open_bag  # noqa: PLC0415
+    from bundler.verify import unsealed  # noqa: PLC0415
+
+    problem = "its signature is about another bundle"
+    try:
+        bag = open_bag(path)
+        files = intact_files(bag)
+        if not keys or unsealed(bag, keys)[0].tag_manifest_sha256 == files.tag_manifest_sha256:
+            return predecessor(files, read_contents(files))
+    except MalformedError as error:
+        problem = error.message
+    raise UsageError(
+        f"the earlier bundle {path} cannot be used: {problem}", remedy="Verify it by itself first."
+    )
 
 
 def _refuse_existing(path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal, Protocol
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
@@ -58,8 +59,9 @@ def load_signer(path: Path) -> FileSigner:
         raise UsageError(
             f"{path} is encrypted", remedy="Decrypt it first: `openssl pkey -in KEY -out PLAIN`."
         ) from None
-    except ValueError:
-        raise UsageError(f"{path} holds no private key in PEM form", remedy=remedy) from None
+    except (ValueError, UnsupportedAlgorithm):
+        what = "a public key and no" if b"BEGIN PUBLIC KEY" in pem else "no"
+        raise UsageError(f"{path} holds {what} private key in PEM form", remedy=remedy) from None
     if isinstance(key, ec.EllipticCurvePrivateKey) and not isinstance(key.curve, ec.SECP256R1):
         raise UsageError(f"{path}: curve {key.curve.name} is not supported", remedy=remedy)
     if not isinstance(key, (ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)):
@@ -89,18 +91,29 @@ def generate(folder: Path, algorithm: Algorithm) -> FileSigner:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write_new(folder / "key.pem", pem, 0o600)
-        _write_new(folder / "trust.pem", signer.public_pem(), 0o644)
+        try:
+            _write_new(folder / "trust.pem", signer.public_pem(), 0o644)
+        except OSError:
+            (folder / "key.pem").unlink()
+            raise
     except FileExistsError as error:
         raise OutputError(
             f"{error.filename} exists; a key is never overwritten",
             remedy="Choose another folder with -o.",
         ) from None
     except OSError as error:
-        raise OutputError(f"cannot write keys into {folder}: {error.strerror}") from None
+        raise OutputError(
+            f"cannot write keys into {folder}: {error.strerror}",
+            remedy="Nothing was left behind. Check free space and permissions.",
+        ) from None
     return signer
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+    except OSError:
+        path.unlink()
+        raise

@@ -49,9 +49,9 @@ def render(
             figures = draw(model)
         pages = Pages(model, figures)
         total = len(NAVIGATION) + len(model.paged)
-        with tempfile.TemporaryDirectory() as documents:
-            with progress.step("Writing pages", total) as step:
-                allowed = write_site(pages, Path(documents), folder, step.advance)
+        documents = tempfile.TemporaryDirectory()
+        with documents, progress.step("Writing pages", total) as step:
+            allowed = write_site(pages, Path(documents.name), folder, step.advance)
         _tidy(folder)
         with progress.step("Examining pages", None):
             examine(folder, allowed)
@@ -80,9 +80,9 @@ def _unsealed(bag: Bag, files: Files, keys: tuple[Key, ...]) -> tuple[Statement,
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what nobody reads in a folder: source maps, and the stemmers of other languages."""
+    """Remove what nobody reads in a folder: source maps, a sitemap, the stemmers of other languages."""
     for file in sorted(folder.rglob("*")):
-        unused = file.suffix == ".map" or "lunr" in file.parts
+        unused = file.suffix == ".map" or file.name == "sitemap.xml" or "lunr" in file.parts
         if file.is_file() and unused:
             file.unlink()
     for place in sorted(folder.rglob("*"), reverse=True):

@@ -1,8 +1,8 @@
 """The figures, as SVG that is the same on every machine of one software version.
 
 Every figure is drawn once and coloured twice, for light and dark pages. Text becomes outlines, so a figure needs no
-font and holds no text of the bundle. Each has a sentence that states its finding, as the text for those who do not see it.
-matplotlib is imported when the first figure is drawn.
+font and holds no text of the bundle. Each has a sentence that states its finding, for
+those who do not see it. matplotlib is imported when the first figure is drawn.
 """
 
 from __future__ import annotations
@@ -35,9 +35,7 @@ _DARK = {INK: "#e6e8ee", FAINT: "#a3a9b8", GRID: "#3d4254", SHADE: "#4f2f28", "#
 MAX_MARKS = 2000
 """Marks beyond which a figure is drawn as pixels: an SVG of more of them is slow to show."""
 
-MAX_PANELS = 4
-
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.hashsalt": "aisdp-bundler",
     "svg.fonttype": "path",
     "text.parse_math": False,
@@ -89,39 +87,35 @@ def draw(model: Model) -> dict[str, Figure]:
 
 def learning_curves(model: Model) -> Figure | None:
     """The metric histories of the selected run and the short list, one panel a metric."""
-    shown = tuple(dict.fromkeys((model.selected.record.id, *_ids(model.short_list))))
-    by_id = {run.record.id: run for run in model.runs}
-    histories = {each: _curves(model.points(by_id[each])) for each in shown}
-    order = {"validation": 0, "training": 1, "hold-out": 2, "other": 3}
-    metrics = [each for each in model.selected.record.metrics if each.points > 1]
-    metrics.sort(key=lambda each: (order[each.role], each.name))
-    names = [each.name for each in metrics[:MAX_PANELS]]
+    names, runs = model.curves, model.curve_runs
     if not names:
         return None
+    histories = [_curves(model.points(run)) for run in runs]
 
     def paint(canvas: Canvas) -> None:
         for axes, name in zip(_panels(canvas, len(names)), names, strict=True):
-            for position, run in reversed(list(enumerate(shown))):
-                steps, values = histories[run].get(name, ([], []))
+            for position in reversed(range(len(runs))):
+                steps, values = histories[position].get(name, ([], []))
                 axes.plot(
                     steps,
                     values,
                     color=COLOURS[position % len(COLOURS)],
-                    linewidth=2.2 if position == 0 else 1.1,
+                    linewidth=1.1 if position else 2.2,
                     marker=MARKERS[position % len(MARKERS)],
                     markevery=max(1, len(steps) // 6),
-                    markersize=5 if position == 0 else 3.5,
-                    label=short(run) + (" (selected)" if position == 0 else ""),
+                    markersize=3.5 if position else 5,
+                    label=_label(runs[position], selected=position == 0),
+                    rasterized=len(steps) > MAX_MARKS,
                 )
             axes.set_title(short(name))
             axes.set_xlabel("step")
-        _legend(canvas, len(shown))
+        _legend(canvas, len(runs))
 
     summary = model.selected.record.metric(names[0])
     last = f"{summary.last} at step {summary.last_step}" if summary else "nothing"
     words = (
-        f"Learning curves of {len(shown)} runs over {', '.join(names)}."
-        f" The selected run {shown[0]} ends with {names[0]} {last}."
+        f"Learning curves of {len(runs)} runs: {', '.join(names)}."
+        f" The selected run {runs[0].record.id} ends with {names[0]} {last}."
     )
     height = 2.7 * math.ceil(len(names) / 2) + 0.4
     return _render("learning-curves", (8.4, height), paint, words)
@@ -261,21 +255,13 @@ def _scatter(axes: Axes, model: Model, rows: Sequence[tuple[RunView, float, floa
         groups.setdefault("selected" if run.record.id == chosen else name, []).append((x, y))
     rasterized = len(rows) > MAX_MARKS
     for name, marker, colour in kinds:
-        xs, ys = _columns(groups.get(name, []))
-        axes.plot(
-            xs,
-            ys,
-            marker,
-            color=colour,
-            markersize=5.5,
-            label=name,
-            linestyle="none",
-            rasterized=rasterized,
-        )
+        if name not in groups:
+            continue
+        xs, ys = _columns(groups[name])
+        style: dict[str, Any] = {"linestyle": "none", "markersize": 5.5, "rasterized": rasterized}
+        axes.plot(xs, ys, marker, color=colour, label=name, **style)
     xs, ys = _columns(groups.get("selected", []))
-    axes.plot(
-        xs, ys, "*", color=COLOURS[1], markersize=15, markeredgecolor=INK, label="selected"
-    )
+    axes.plot(xs, ys, "*", color=COLOURS[1], markersize=15, markeredgecolor=INK, label="selected")
 
 
 def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
@@ -315,7 +301,10 @@ def _render(
     from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
     from matplotlib.figure import Figure as Canvas  # noqa: PLC0415
 
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+    with mpl.rc_context(), warnings.catch_warnings():
+        # Not the user's own settings: figures are the same for everybody.
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
         # A letter that the font lacks is drawn as a box; the table beneath has the text.
         warnings.filterwarnings("ignore", message="Glyph")
         canvas = Canvas(figsize=size)
@@ -346,8 +335,10 @@ def short(text: str, length: int = 28) -> str:
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
-def _ids(runs: Sequence[RunView]) -> tuple[str, ...]:
-    return tuple(run.record.id for run in runs)
+def _label(run: RunView, *, selected: bool) -> str:
+    """The name of a run for a legend, or the beginning of its id."""
+    words = short(run.record.name or run.record.id, 20)
+    return f"{words} (selected)" if selected else words
 
 
 def _number(value: float | None) -> str:

@@ -39,6 +39,11 @@ SHORT_LIST = 5
 ALL_PAGES = 200
 """Up to so many runs each have a page; of a larger log, the runs that an argument rests on."""
 
+MAX_CURVES = 4
+"""Metrics whose learning curves are shown."""
+
+_ROLES = ("validation", "training", "hold-out", "other")
+
 MAX_PAGES = 400
 """Most pages of single runs. What is left out is counted and said."""
 
@@ -136,6 +141,19 @@ class Model:
         return self.candidates[:SHORT_LIST]
 
     @property
+    def curve_runs(self) -> tuple[RunView, ...]:
+        """The runs whose learning curves are shown: the selected one first, then the short list."""
+        by_id = {run.record.id: run for run in (self.selected, *self.short_list)}
+        return tuple(by_id.values())
+
+    @property
+    def curves(self) -> tuple[str, ...]:
+        """The metrics whose learning curves are shown: of the selected run, validation first."""
+        found = [each for each in self.selected.record.metrics if each.points > 1]
+        found.sort(key=lambda each: (_ROLES.index(each.role), each.name))
+        return tuple(each.name for each in found[:MAX_CURVES])
+
+    @property
     def paged(self) -> tuple[RunView, ...]:
         """The runs that have a page."""
         return tuple(run for run in self.runs if run.page is not None)
@@ -190,6 +208,11 @@ class Model:
                 values.setdefault(name, set()).add(value)
         seed = self.contents.index.facts.seed.removeprefix("parameters.")
         return tuple(name for name in sorted(values) if len(values[name]) > 1 and name != seed)
+
+    def margin(self, metric: str) -> float | None:
+        """The declared tolerance of ``metric``."""
+        tolerances = self.contents.index.reproducibility.tolerances
+        return next((each.margin for each in tolerances if each.metric == metric), None)
 
     def artefact_file(self, run: RunView, artefact: Artefact) -> str | None:
         """Where the bytes of ``artefact`` lie in the bundle, if they are there."""
@@ -262,7 +285,9 @@ def _runs(contents: Contents) -> tuple[RunView, ...]:
     lines: dict[str, list[int]] = {}
     for number, record in enumerate(contents.log, start=1):
         if not RUN_ID.fullmatch(record.id):
-            raise MalformedError("run-id", f"line {number} of the log: the run id is not a plain name")
+            raise MalformedError(
+                "run-id", f"line {number} of the log: the run id is not a plain name"
+            )
         lines.setdefault(record.id, []).append(number)
     records = {record.id: record for record in contents.records}
     standings = compete(contents.records, index.selection, index.facts)

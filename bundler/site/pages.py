@@ -5,9 +5,10 @@ Markdown in ``site_templates/pages`` holds our text and markers; ``site_template
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -43,6 +44,9 @@ TOP = 50
 MAX_REGISTER = 2000
 """Most files in the evidence register; the manifests in the bundle list all of them."""
 
+MAX_PARAMETERS = 8
+"""Most parameters in the table of all runs; a page of a run has all of them."""
+
 VERDICTS: Mapping[str, tuple[str, str]] = {
     "met": ("good", "✓"),
     "passed": ("good", "✓"),
@@ -59,9 +63,9 @@ VERDICTS: Mapping[str, tuple[str, str]] = {
     "differs": ("open", "?"),
     "warning": ("open", "?"),
     "recommended": ("open", "!"),
-    "not run": ("none", "–"),
-    "skipped": ("none", "–"),
-    "no report": ("none", "–"),
+    "not run": ("none", "-"),
+    "skipped": ("none", "-"),
+    "no report": ("none", "-"),
     "note": ("none", "i"),
 }
 """Verdict word → class of its colour, and its sign. The word is always written out."""
@@ -114,7 +118,13 @@ class Pages:
         self.model = model
         self.figures = figures
         self._folder = resources.folder("site_templates")
-        filters = {"num": num, "size": size, "duration": duration, "verdict": verdict}
+        filters: dict[str, Callable[..., object]] = {
+            "num": num,
+            "size": size,
+            "duration": duration,
+            "verdict": verdict,
+            "root": root,
+        }
         self._environment = environment(
             self._folder / "slots",
             filters,
@@ -157,14 +167,14 @@ class Pages:
 
     def fill(self, html: str, page: str, run: RunView | None = None) -> str:
         """``html`` with every marker replaced by its rendered template; what comes in is not looked at again."""
-        root = "../" if "/" in page else ""
+        up = "../" if "/" in page else ""
 
         def slot(match: re.Match[str]) -> str:
             try:
                 template = self._environment.get_template(f"{match[1]}.html.j2")
             except jinja2.TemplateNotFound:
                 raise BundlerError(f"{page}: there is no template for slot {match[1]}") from None
-            return template.render(root=root, run=run)
+            return template.render(root=up, run=run)
 
         return _SLOT.sub(slot, html)
 
@@ -174,12 +184,13 @@ def columns(model: Model) -> tuple[Column, ...]:
     fixed = [("Run", "run"), ("Name", "text"), ("Outcome", "text"), ("Standing", "text")]
     fixed += [("Began", "text"), ("Seconds", "number"), ("Seed", "number")]
     fixed += [(name, "number") for name in model.metrics]
-    fixed += [(name, "text") for name in model.parameters[:8]]
+    fixed += [(name, "text") for name in model.parameters[:MAX_PARAMETERS]]
     return tuple(Column(label=label, kind=kind) for label, kind in fixed)
 
 
 def rows(model: Model) -> list[list[object]]:
     """One row a run, in order of the competition. A cell of kind ``run`` is the id and the file of its page."""
+    metrics, parameters = model.metrics, model.parameters[:MAX_PARAMETERS]
     return [
         [
             [run.record.id, run.page],
@@ -189,8 +200,8 @@ def rows(model: Model) -> list[list[object]]:
             (run.record.started_at or "").replace("T", " ")[:19],
             None if run.seconds is None else round(run.seconds, 1),
             run.record.seed,
-            *(run.record.value(name) for name in model.metrics),
-            *(_text(run.record.parameters.get(name)) for name in model.parameters[:8]),
+            *(run.record.value(name) for name in metrics),
+            *(_text(run.record.parameters.get(name)) for name in parameters),
         ]
         for run in model.runs
     ]
@@ -242,6 +253,11 @@ def num(value: float | str | None, digits: int = 6) -> str:
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
+def root(variance: float | None) -> float | None:
+    """The standard error that belongs to ``variance``."""
+    return None if variance is None else math.sqrt(max(variance, 0.0))
+
+
 def size(value: int | None) -> str:
     """A number of bytes for reading."""
     if value is None:
@@ -249,11 +265,10 @@ def size(value: int | None) -> str:
     if value < 1000:
         return f"{value} B"
     amount = float(value)
-    for unit in ("kB", "MB", "GB"):
-        amount /= 1000
-        if amount < 1000:
-            break
-    return f"{amount:.1f} {unit}"
+    units = ["GB", "MB", "kB"]
+    while (amount := amount / 1000) >= 1000 and len(units) > 1:
+        units.pop()
+    return f"{amount:.1f} {units[-1]}"
 
 
 def duration(seconds: float | None) -> str:
@@ -268,7 +283,7 @@ def duration(seconds: float | None) -> str:
 
 def verdict(word: str) -> Markup:
     """``word`` with its sign; the sign is for the eye only, the word is for everybody."""
-    colour, sign = VERDICTS.get(word, ("none", "–"))
+    colour, sign = VERDICTS.get(word, ("none", "-"))
     return Markup(
         '<span class="verdict verdict--{}"><span class="verdict__sign" aria-hidden="true">{}</span>'
         "{}</span>"

@@ -21,7 +21,6 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import Abort, MkDocsException
 from mkdocs.plugins import BasePlugin
 from mkdocs.structure.files import File, Files
-from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
 
 from bundler.errors import BundlerError
@@ -32,12 +31,19 @@ from bundler.site.safety import Allowed, hash_source, policy
 RUNS = "runs"
 """Folder of the pages of single runs."""
 
+_SEPARATOR = r"""[\s\-_,:;!=(){}\[\]"'`/.|]+|&[lg]t;|&amp;"""
+"""Where the search parts words: parts of metric names, paths and digests are found too."""
+
 _INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 _INLINE_PARTIALS = ("base", "palette", "content")
 _OWN_SCRIPTS = ("iframe-worker.js", "runs.js", "table.js")
 
 
-class EvidencePlugin(BasePlugin[Config]):
+class NoOptions(Config):  # type: ignore[no-untyped-call]  # mkdocs does not annotate it
+    """The plugin takes none: it is never named in a configuration file."""
+
+
+class EvidencePlugin(BasePlugin[NoOptions]):  # type: ignore[no-untyped-call]  # as above
     """Puts the evidence into the pages. ``hashes`` are those of the theme's inline scripts, once it is built."""
 
     def __init__(self, pages: Pages, on_page: Callable[[], None]) -> None:
@@ -84,12 +90,6 @@ class EvidencePlugin(BasePlugin[Config]):
             self._by_root[root] = frozenset(map(hash_source, scripts))
         return env
 
-    def on_page_context(
-        self, context: Any, /, *, page: Page, config: MkDocsConfig, nav: Navigation
-    ) -> Any:
-        """Pages of runs belong below the experiments: show that one as the way back."""
-        return context
-
     def on_post_page(self, output: str, /, *, page: Page, config: MkDocsConfig) -> str:
         """Put the policy first in the head: it binds only what comes after it."""
         root = ".." if "/" in page.file.src_uri else "."
@@ -131,9 +131,9 @@ def configure(documents: Path, target: Path) -> MkDocsConfig:
                 "polyfills": ["assets/site/iframe-worker.js"],
             },
             "extra_css": ["assets/site/site.css"],
-            "plugins": [{"search": {"lang": "en"}}, "offline"],
+            "plugins": [{"search": {"lang": "en", "separator": _SEPARATOR}}, "offline"],
             "markdown_extensions": ["admonition"],
-            "copyright": "Evidence, not conformity. Rendered offline from a signed bundle.",
+            "copyright": "Evidence, not conformity.",
         }
     )
     errors, warnings = config.validate()

@@ -1,7 +1,7 @@
-"""What keeps the text of a bundle from becoming a part of the page: escaping, the CSP, and a gate over the result.
+r"""What keeps the text of a bundle from becoming a part of the page: escaping, the CSP, and a gate over the result.
 
 Everything that a bundle or a report says is hostile here. It enters a page in one way only, through a template of
-:func:`environment`, which escapes for HTML and shows control and bidirectional characters as ``\\u202e``. The
+:func:`environment`, which escapes for HTML and shows control and bidirectional characters as ``\u202e``. The
 :func:`policy` makes the browser refuse what escaping might have missed, and :func:`examine` refuses to hand out a site
 that holds anything executable or external that is not ours.
 """
@@ -26,11 +26,37 @@ from bundler.errors import BundlerError
 _KEPT = frozenset("\n\t")
 
 _URL_ATTRIBUTES = frozenset(
-    "action background cite data formaction href ping poster src srcset xlink:href".split()
+    (
+        "action",
+        "background",
+        "cite",
+        "data",
+        "formaction",
+        "href",
+        "ping",
+        "poster",
+        "src",
+        "srcset",
+        "xlink:href",
+    )
 )
 _FORBIDDEN_TAGS = frozenset(
-    "animate applet base embed foreignobject frame frameset iframe object portal set style".split()
+    (
+        "animate",
+        "applet",
+        "base",
+        "embed",
+        "foreignobject",
+        "frame",
+        "frameset",
+        "iframe",
+        "object",
+        "portal",
+        "set",
+        "style",
+    )
 )
+_PIXELS = "data:image/png;base64,"
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _UNSEEN = re.compile(r"[\x00-\x20\x7f]")
 
@@ -40,7 +66,7 @@ class UnsafeSiteError(BundlerError):
 
 
 def visible(text: str) -> str:
-    """``text`` with every character that prints nothing or steers the text (controls, bidi) as ``\\u202e``."""
+    r"""``text`` with every character that prints nothing or steers the text (controls, bidi) as ``\u202e``."""
     if text.isprintable():
         return text
     return "".join(
@@ -49,9 +75,11 @@ def visible(text: str) -> str:
 
 
 def _finalize(value: object) -> object:
-    """What an expression of a template becomes before it is escaped. ``None`` is shown as a dash."""
+    """What an expression of a template becomes before it is escaped."""
     if value is None:
         return "—"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, str) and not isinstance(value, Markup):
         return visible(value)
     return value
@@ -185,7 +213,8 @@ class _Page(HTMLParser):
             self.faults.append(f"attribute {attribute} of {tag}")
         if attribute == "style" and "url(" in value.lower():
             self.faults.append(f"attribute style of {tag} with a URL")
-        if attribute in _URL_ATTRIBUTES:
+        pixels = tag == "image" and self.name.endswith(".svg") and value.startswith(_PIXELS)
+        if attribute in _URL_ATTRIBUTES and not pixels:
             problem = self._link_problem(value)
             if problem:
                 self.faults.append(f"{attribute} of {tag}: {problem}: {visible(value)[:80]!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 from bundler.errors import MalformedError
@@ -15,17 +16,24 @@ __all__ = ["ArchiveBag", "Bag", "DirectoryBag", "Entry", "Limits", "MemoryBag", 
 def open_bag(path: Path, limits: Limits | None = None) -> Bag:
     """Open the bundle at ``path``, a folder or one tar file.
 
-    Raises :class:`MalformedError`: ``bundle-missing``, ``bundle-kind``, or what the kind of bag demands.
+    Raises :class:`MalformedError`: ``bundle-missing``, ``bundle-unreadable``, ``bundle-symlink``, ``bundle-kind``, or
+    what the kind of bag demands.
     """
     limits = limits or Limits()
-    if path.is_symlink():
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise MalformedError(
+            "bundle-missing", f"{path} does not exist", remedy="Check the path."
+        ) from None
+    except OSError as error:
+        raise MalformedError("bundle-unreadable", f"{path}: {error.strerror}") from None
+    if stat.S_ISLNK(mode):
         raise MalformedError(
             "bundle-symlink", f"{path} is a symbolic link", remedy="Name its target."
         )
-    if path.is_dir():
+    if stat.S_ISDIR(mode):
         return DirectoryBag(path, limits)
-    if path.is_file():
+    if stat.S_ISREG(mode):
         return ArchiveBag(path, limits)
-    if path.exists():
-        raise MalformedError("bundle-kind", f"{path} is neither a folder nor a file")
-    raise MalformedError("bundle-missing", f"{path} does not exist", remedy="Check the path.")
+    raise MalformedError("bundle-kind", f"{path} is neither a folder nor a file")

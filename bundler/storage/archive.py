@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import BinaryIO, cast
 
 from bundler.errors import MalformedError
 from bundler.report import Finding
-from bundler.storage.model import Entry, Limits, name_problems
+from bundler.storage.model import Entry, Limits, name_problems, shown
 
 BLOCK = tarfile.BLOCKSIZE
 END = b"\0" * (2 * BLOCK)
@@ -49,12 +50,14 @@ class ArchiveBag:
         # path → (offset of the first byte, size)
         self._members: dict[str, tuple[int, int]] = {}
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with _open(path) as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise MalformedError("bundle-kind", f"{path} is neither a folder nor a file")
+                self._identity = _identity(file)
+                self._scan(file, status.st_size)
         except OSError as error:
             raise MalformedError("bundle-unreadable", f"{path}: {error.strerror}") from None
-        with os.fdopen(descriptor, "rb") as file:
-            self._identity = _identity(descriptor)
-            self._scan(file)
 
     def entries(self) -> tuple[Entry, ...]:
         """All members, sorted by path."""
@@ -68,18 +71,22 @@ class ArchiveBag:
     def open(self, path: str) -> Iterator[BinaryIO]:
         """Open a member."""
         offset, size = self._members[path]
-        with self._path.open("rb") as file:
-            if _identity(file.fileno()) != self._identity:
-                raise MalformedError(
-                    "file-changed", f"{self._path}: changed while it was being read"
-                )
-            file.seek(offset)
-            # BufferedReader and BytesIO are BinaryIO in all that is used here; typeshed keeps them apart.
-            yield cast(BinaryIO, io.BufferedReader(_Window(file, size), 1 << 18))
+        try:
+            with _open(self._path) as file:
+                self._check_unchanged(file)
+                file.seek(offset)
+                # BufferedReader and BytesIO are BinaryIO in all that is used here; typeshed keeps them apart.
+                yield cast(BinaryIO, io.BufferedReader(_Window(file, size), 1 << 18))
+                self._check_unchanged(file)
+        except OSError as error:
+            raise MalformedError("file-unreadable", f"{self._path}: {error.strerror}") from None
 
-    def _scan(self, file: BinaryIO) -> None:
-        length = os.fstat(file.fileno()).st_size
-        offset = 0
+    def _check_unchanged(self, file: BinaryIO) -> None:
+        if _identity(file) != self._identity:
+            raise MalformedError("file-changed", f"{self._path}: changed while it was being read")
+
+    def _scan(self, file: BinaryIO, length: int) -> None:
+        offset = total = 0
         while True:
             header = file.read(BLOCK)
             if header == END[:BLOCK]:
@@ -87,16 +94,17 @@ class ArchiveBag:
             path, size = self._read_header(header, offset)
             offset += BLOCK
             self._members[path] = (offset, size)
-            if len(self._members) > self._limits.files or size > self._limits.total:
+            total += size
+            if len(self._members) > self._limits.files or total > self._limits.total:
                 raise MalformedError("bundle-too-large", f"{self._path}: more than the limit")
             padding = -size % BLOCK
             offset += size + padding
             if offset > length:
-                raise MalformedError("archive-truncated", f"{self._path}: {path} is cut off")
+                raise MalformedError("archive-truncated", f"{self._path}: {shown(path)} is cut off")
             file.seek(offset - padding)
             if file.read(padding).strip(b"\0"):
-                raise MalformedError("archive-padding", f"{self._path}: bytes behind {path}")
-        if file.read() != END[BLOCK:]:
+                raise MalformedError("archive-padding", f"{self._path}: bytes behind {shown(path)}")
+        if file.read(BLOCK + 1) != END[BLOCK:]:
             raise MalformedError(
                 "archive-trailing", f"{self._path}: bytes after the end of the archive"
             )
@@ -116,7 +124,8 @@ class ArchiveBag:
         last = next(reversed(self._members), "")
         if member.name <= last:
             raise MalformedError(
-                "archive-order", f"{self._path}: {member.name} after {last}: twice or not sorted"
+                "archive-order",
+                f"{self._path}: {shown(member.name)} after {shown(last)}: twice or not sorted",
             )
         return member.name, member.size
 
@@ -138,6 +147,18 @@ class _Window(io.RawIOBase):
         return int(count)
 
 
-def _identity(descriptor: int) -> tuple[int, int, int, int]:
-    status = os.fstat(descriptor)
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+def _open(path: Path) -> BinaryIO:
+    # O_NONBLOCK, so that a FIFO put in the file's place cannot hang the reader.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.fdopen(descriptor, "rb")
+
+
+def _identity(file: BinaryIO) -> tuple[int, int, int, int, int]:
+    status = os.fstat(file.fileno())
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )

@@ -45,7 +45,8 @@ class Bag(Protocol):
     def open(self, path: str) -> AbstractContextManager[BinaryIO]:
         """Open a file of the bag for reading.
 
-        Raises :class:`bundler.errors.MalformedError` (``file-changed``, ``file-unreadable``).
+        Raises :class:`bundler.errors.MalformedError` (``file-changed``, ``file-unreadable``), for an :class:`OSError`
+        of reading as well: the block does nothing but read.
         """
 
 
@@ -80,8 +81,8 @@ def name_problems(paths: list[str]) -> tuple[Finding, ...]:
         Finding(
             code="path-collision",
             severity="error",
-            subject=second,
-            message=f"differs from {first} only by upper and lower case",
+            subject=shown(second),
+            message=f"cannot lie beside {shown(first)} on every file system",
         )
         for first, second in collisions(paths)
     ]

@@ -6,11 +6,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from bundler.errors import OutputError
-from bundler.storage.archive import BLOCK, END, member_header
+from bundler.errors import MalformedError, OutputError, quoted
+from bundler.manifest import path_problem
+from bundler.storage.archive import BLOCK, END, MAX_MEMBER, member_header
 
 
 @contextmanager
@@ -20,30 +21,33 @@ def staged(target: Path) -> Iterator[Path]:
     Whatever else happens, the hidden folder is gone afterwards. Raises :class:`OutputError` if ``target`` exists or
     cannot be written, a full disk included.
     """
-    if target.exists() or target.is_symlink():
-        raise OutputError(
-            f"{target} exists; a bundle is never overwritten",
-            remedy="Remove it, or choose another place with -o.",
-        )
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        hidden = Path(
-            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-        )
+        with ExitStack() as undo:
+            _refuse_existing(target)
+            made = [folder for folder in target.parents if not folder.exists()]
+            undo.callback(_remove_empty, made)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            hidden = tempfile.mkdtemp(
+                prefix=f".{target.name}.", suffix=".partial", dir=target.parent
+            )
+            undo.callback(shutil.rmtree, hidden, ignore_errors=True)
+            result = Path(hidden) / target.name
+            yield result
+            # Again: somebody else may have been quicker.
+            _refuse_existing(target)
+            os.replace(result, target)
     except OSError as error:
         raise _cannot_write(target, error) from None
-    try:
-        result = hidden / target.name
-        yield result
-        os.replace(result, target)
-    except OSError as error:
-        raise _cannot_write(target, error) from None
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def write_file(root: Path, path: str, data: bytes) -> None:
-    """Write ``data`` to ``path`` below ``root``, making folders as needed."""
+    """Write ``data`` to ``path`` below ``root``, making folders as needed.
+
+    Raises :class:`MalformedError` (``path-unsafe``) for a path that a bag may not hold: none leads out of ``root``.
+    """
+    problem = path_problem(path)
+    if problem is not None:
+        raise MalformedError("path-unsafe", f"{quoted(path)}: {problem}")
     file = root / path
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(data)
@@ -54,6 +58,7 @@ def write_archive(folder: Path, target: Path) -> None:
     files = sorted(
         file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()
     )
+    _refuse_large(folder, files)
     with target.open("wb") as archive:
         for path in files:
             source = folder / path
@@ -65,8 +70,33 @@ def write_archive(folder: Path, target: Path) -> None:
         archive.write(END)
 
 
+def _refuse_large(folder: Path, files: list[str]) -> None:
+    for path in files:
+        if (folder / path).stat().st_size > MAX_MEMBER:
+            raise OutputError(
+                f"{path} is larger than the 8 GiB that a tar archive of this form can carry",
+                remedy="Build a folder: leave out --tar.",
+            )
+
+
+def _refuse_existing(target: Path) -> None:
+    if target.exists() or target.is_symlink():
+        raise OutputError(
+            f"{target} exists; a bundle is never overwritten",
+            remedy="Remove it, or choose another place with -o.",
+        )
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove those of ``folders``, the deepest first, that hold nothing."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
 def _cannot_write(target: Path, error: OSError) -> OutputError:
+    where = f" ({error.filename})" if error.filename else ""
     return OutputError(
-        f"cannot write {target}: {error.strerror or error}",
+        f"cannot write {target}: {error.strerror or error}{where}",
         remedy="Nothing was left behind. Check free space and permissions, then run it again.",
     )

@@ -154,6 +154,32 @@ def test_an_amended_bundle_continues_the_log(run, provider, tmp_path):
     assert code == 0
     assert "1.1.0" in out
 
+    two = ["verify-bundle", tmp_path / "two.tar", *TRUST, "--previous"]
+    assert run(*two, tmp_path / "one")[0] == 0
+    code, out, _ = run("verify-bundle", VALID, *TRUST, "--previous", tmp_path / "two.tar")
+    assert code == 3
+    assert "log-predecessor" in out
+    (tmp_path / "one" / "bagit.txt").unlink()
+    code, _, err = run(*two, tmp_path / "one")
+    assert code == 2
+    assert "cannot be used" in err
+
+
+def test_an_earlier_release_signed_by_nobody_trusted_is_refused(run, tmp_path):
+    bundle = Bundle(tmp_path)
+    bundle.do_sign(**{"with": ["other"]})
+    code, _, err = run("verify-bundle", VALID, *TRUST, "--previous", bundle.path)
+    assert code == 2
+    assert "signed by none of the trusted keys" in err
+
+
+def test_an_earlier_release_with_anothers_signature_is_refused(run, tmp_path):
+    bundle = Bundle(tmp_path)
+    bundle.apply([{"do": "seal", "statement": {"/subject/0/digest/sha256": "1" * 64}}])
+    code, _, err = run("verify-bundle", VALID, *TRUST, "--previous", bundle.path)
+    assert code == 2
+    assert "another bundle" in err
+
 
 @pytest.mark.parametrize(
     ("words", "code", "says"),

@@ -11,6 +11,7 @@ import dataclasses
 import math
 import types
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -97,13 +98,10 @@ def _convert_union(hint: Any, value: object, place: str) -> Any:
     for option in concrete:
         if option is type(value):
             return value
-    for position, option in enumerate(concrete):
-        try:
+    for option in concrete[:-1]:
+        with suppress(MalformedError):
             return _convert(option, value, place)
-        except MalformedError:
-            if position == len(concrete) - 1:
-                raise
-    raise _mismatch(place, "null", value)
+    return _convert(concrete[-1], value, place)
 
 
 def _convert_mapping(key: Any, item: Any, value: object, place: str) -> dict[str, Any]:

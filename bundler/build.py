@@ -16,14 +16,16 @@ from bundler import __version__, canonical, chain, codec, requirements, resource
 from bundler.attestation import Release, Statement, statement_bytes
 from bundler.config import BuildConfig
 from bundler.errors import GapsError, MalformedError, SourceError, UsageError
-from bundler.evidence import INDEX, RECORDS, latest
+from bundler.evidence import latest
 from bundler.facts import timestamp
 from bundler.gates import judge
 from bundler.instructions import verify_instructions
 from bundler.intake import Intake
 from bundler.manifest import (
     DECLARATION,
+    INDEX,
     PAYLOAD_MANIFEST,
+    RECORDS,
     RELEASE_ENVELOPE,
     TAG_MANIFEST,
     bag_info,
@@ -176,11 +178,7 @@ def _seal(bag: Path, request: Request, index: Index, progress: Progress) -> Buil
     write_file(
         bag, "bag-info.txt", bag_info(index.software, index.created, files=len(payload), size=size)
     )
-    write_file(
-        bag,
-        "VERIFY.md",
-        verify_instructions(envelope=RELEASE_ENVELOPE, records=RECORDS, index=INDEX),
-    )
+    write_file(bag, "VERIFY.md", verify_instructions())
     schemas = resources.schemas()
     for name in BUNDLE_SCHEMAS:
         write_file(bag, f"schema/{name}", schemas[name])

@@ -16,12 +16,13 @@ from typing import Any
 from bundler import canonical, chain, codec, requirements
 from bundler.attestation import Statement
 from bundler.errors import MalformedError
-from bundler.evidence import INDEX, RECORDS, Contents, Files
+from bundler.evidence import Contents, Files
 from bundler.facts import roles
 from bundler.gates import judge
 from bundler.history import read_points, summarise
+from bundler.instructions import verify_instructions
 from bundler.lockfiles import parse_requirements
-from bundler.manifest import TAG_MANIFEST, bag_info
+from bundler.manifest import INDEX, RECORDS, TAG_MANIFEST, bag_info
 from bundler.placeholders import expand, values_for
 from bundler.records import RunRecord, artefact_location, history_location
 from bundler.report import ClaimName, Finding, Severity
@@ -99,6 +100,11 @@ def bag_information(evidence: Evidence) -> Iterator[Finding]:
     expected = bag_info(index.software, index.created, files=len(payload), size=size)
     if evidence.files.read("bag-info.txt") != expected:
         yield _finding("bag-info", "bag-info.txt", "does not describe this payload")
+    # An assessor copies its lines into a shell, so they must not be the provider's own.
+    if evidence.files.read("VERIFY.md") != verify_instructions():
+        yield _finding(
+            "instructions-changed", "VERIFY.md", "is not the text of this format's version"
+        )
 
 
 def log_checkpoint(evidence: Evidence) -> Iterator[Finding]:
@@ -527,7 +533,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         id="files.bag-info",
         claim="integrity",
-        title="bag-info.txt describes the payload",
+        title="bag-info.txt and VERIFY.md are what the format makes of the payload",
         run=bag_information,
     ),
     Check(

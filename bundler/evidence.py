@@ -14,7 +14,9 @@ from bundler import canonical, chain, codec
 from bundler.errors import MalformedError
 from bundler.manifest import (
     DECLARATION,
+    INDEX,
     PAYLOAD_MANIFEST,
+    RECORDS,
     SCHEMA_FOLDER,
     SIGNATURES,
     TAG_FILES,
@@ -27,9 +29,6 @@ from bundler.report import CheckResult, Finding, outcome_of
 from bundler.spec import Index, Predecessor, TrainingSpec
 from bundler.storage.hashing import digest_all, digest_bytes
 from bundler.storage.model import Bag, shown
-
-INDEX = "data/bundle.json"
-RECORDS = "data/records.jsonl"
 
 MAX_TEXT = 1 << 30
 """Largest file of our own formats that is read into memory, in bytes."""

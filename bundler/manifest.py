@@ -13,6 +13,8 @@ PAYLOAD_MANIFEST = "manifest-sha256.txt"
 TAG_MANIFEST = "tagmanifest-sha256.txt"
 DECLARATION = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 
+INDEX = "data/bundle.json"
+RECORDS = "data/records.jsonl"
 RELEASE_ENVELOPE = "signatures/release.dsse.json"
 SIGNATURES = frozenset({RELEASE_ENVELOPE})
 """The only files that no manifest names: they are made over the manifests."""

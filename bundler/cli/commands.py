@@ -76,6 +76,7 @@ def run_verify(options: VerifyOptions) -> int:
     from bundler.cli.console import Bars, show_report  # noqa: PLC0415
     from bundler.rerun import RerunOptions, rerun_training  # noqa: PLC0415
     from bundler.storage import open_bag  # noqa: PLC0415
+    from bundler.storage.model import shown  # noqa: PLC0415
     from bundler.verify import verify  # noqa: PLC0415
 
     if options.sandbox == "none" and not options.i_trust_this_code:
@@ -99,7 +100,7 @@ def run_verify(options: VerifyOptions) -> int:
     earlier = _read_earlier(options.previous, keys) if options.previous else None
     report = verify(
         lambda: open_bag(options.bundle),
-        options.bundle.name or str(options.bundle),
+        shown(options.bundle.name or str(options.bundle)),
         keys,
         clock=_now,
         rerunner=(lambda evidence: rerun_training(evidence, how, bars)) if options.rerun else None,

@@ -46,12 +46,12 @@ class MlflowImporter:
         *,
         experiment: str | None,
         artefacts: Path | None,
-        confined: bool = False,
+        confined: bool = True,
     ) -> AbstractContextManager[ImportSession]:
         """Open ``experiment``, by name or id, read-only; see :class:`bundler.importers.model.Importer`.
 
-        ``confined`` is for a store that somebody else made: artefacts outside its folder and ``artefacts`` are then
-        unreachable, so that the store cannot point at the reader's own files.
+        ``confined``: artefacts outside the folder of the store and ``artefacts`` are unreachable, so that a store that
+        somebody else made cannot point at the reader's own files.
         """
         places = Places(beside=store.parent, given=artefacts, confined=confined)
         if _is_folder(store):

@@ -25,7 +25,7 @@ class Places:
 
     beside: Path
     given: Path | None
-    confined: bool = False
+    confined: bool = True
 
     def find(self, uri: str) -> tuple[Path | None, str]:
         """The folder behind ``uri``, or ``None`` and why it is not there ("": nothing was logged).
@@ -41,42 +41,59 @@ class Places:
         if parts.scheme == "mlflow-artifacts":
             root = self.given or self.beside / "mlartifacts"
             names = tuple(name for name in unquote(parts.path).split("/") if name)
-            if not root.is_dir():
+            if not _is_folder(root):
                 return None, "mlflow-artifacts: no folder of the artefact server is here"
-            return self._first([root.joinpath(*names)]) if _plain(names) else (None, "not a path")
+            if not _plain(names):
+                return None, "not a path"
+            return self._served(root.joinpath(*names))
         if parts.scheme not in {"", "file"} and not _WINDOWS.match(uri):
             return None, f"{parts.scheme}: is not on this machine"
         return self._local(unquote(parts.path) if parts.scheme == "file" else uri)
+
+    def _served(self, folder: Path) -> tuple[Path | None, str]:
+        found, problem = self._first([folder])
+        missing = not _is_folder(folder) and _is_folder(folder.parent.parent)
+        return found, "" if missing else problem
 
     def _local(self, location: str) -> tuple[Path | None, str]:
         windows = _WINDOWS.match(location.lstrip("/"))
         parts = PureWindowsPath(location.lstrip("/")).parts if windows else Path(location).parts
         names = parts[1:] if windows or location.startswith("/") else parts
-        roots = [self.beside, self.beside / "mlruns", self.beside / "mlartifacts"]
         tails = [names[-count:] for count in (4, 3, 2) if len(names) >= count]
         tails = [tail for tail in tails if _plain(tail)]
+        roots = [self.beside, self.beside / "mlruns", self.beside / "mlartifacts"]
         named = [] if windows else [self.beside / location]
         given = [self.given.joinpath(*tail) for tail in tails] if self.given else []
         moved = [root.joinpath(*tail) for root in roots for tail in tails]
         folder, problem = self._first([*given, *named, *moved])
-        if folder is None and not any(each.parent.parent.is_dir() for each in named):
-            # The experiment's own folder, wherever it was moved to, not merely the place it was moved to.
-            experiments = [root.joinpath(*tail).parent.parent for root in roots for tail in tails[:-1]]
-            if not any(each.is_dir() and each not in roots for each in experiments):
-                problem = "the folder is not on this machine"
+        # A folder that is there but must not be read is not one that was never made.
+        if folder is None and len(names) >= 3 and not any(_is_folder(each) for each in named):
+            # The experiment's own folder is there, wherever it was moved to, not merely a place for such folders.
+            longer = [root.joinpath(*tail) for root in roots for tail in tails if len(tail) > 2]
+            experiments = {each.parent.parent for each in [*named, *longer]} - set(roots)
+            if any(_is_folder(each) and self._allowed(each) for each in experiments):
+                return None, ""
         return folder, problem
 
     def _first(self, folders: list[Path]) -> tuple[Path | None, str]:
         for folder in folders:
-            if folder.is_dir() and self._allowed(folder):
+            if _is_folder(folder) and self._allowed(folder):
                 return folder, ""
-        return None, ""
+        where = " or outside the folder of the store: name it (artefacts)" if self.confined else ""
+        return None, f"the folder is not on this machine{where}"
 
     def _allowed(self, folder: Path) -> bool:
         if not self.confined:
             return True
         allowed = [self.beside.resolve(), *([self.given.resolve()] if self.given else [])]
         return any(folder.resolve().is_relative_to(each) for each in allowed)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _plain(names: tuple[str, ...]) -> bool:
@@ -96,6 +113,8 @@ def walk(folder: Path, prefix: str, flag: Flag) -> Iterator[ArtefactFile]:
         try:
             entries = list(os.scandir(current))
             modes = [entry.stat(follow_symlinks=False).st_mode for entry in entries]
+        except FileNotFoundError:
+            continue
         except OSError as error:
             flag("artefacts", "unreadable", f"{path or '.'}: {error.strerror}")
             continue

@@ -2,272 +2,462 @@
 
 from __future__ import annotations
 
-import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bundler.errors import MalformedError, SourceError
-from bundler.importers.mlflow import (
-    CLAMPED,
-    STATUS,
-    Experiment,
-    choose,
-    dataset,
-    parameter_flags,
-    split_tags,
-    value_flags,
-    walk_artefacts,
-)
-from bundler.importers.model import ArtefactFile, ImportedRun, MetricPoint
-from bundler.records import DatasetVersion, FidelityFlag, Source
+from bundler.canonical import MAX_INTEGER
+from bundler.errors import MalformedError, SourceError, quoted
+from bundler.importers import mlflow_artefacts as artefacts
+from bundler.importers import mlflow_values as values
+from bundler.importers.mlflow_values import Experiment, Flags
+from bundler.importers.model import ArtefactFile, ImportedRun, ImportSession, MetricPoint
+from bundler.records import DatasetVersion, Source
 from bundler.strict_yaml import parse_yaml
 
 META = "meta.yaml"
+BIN = ".trash"
+
+# A re-run's output is read by this module: its maker may want to exhaust the reader.
+MAX_META = 1 << 20
+"""Most bytes of a ``meta.yaml``; MLflow keeps data set schemas of up to 1 MB."""
+
+MAX_TEXT = 64 << 20
+"""Most bytes of all parameters and tags of one run."""
+
+MAX_POINTS = 5_000_000
+"""Most metric points of one run: about 1 GB of memory."""
+
+MAX_METRIC = 1 << 29
+"""Most bytes of the file of one metric."""
+
+MAX_ROW = 1 << 16
+"""Most bytes of one row of such a file."""
+
+_SHOWN = 5
+"""So many bad rows of a metric are named, the others are counted."""
+
+_RESERVED = {"tags", "datasets", "traces", "models"}
+"""Folders of an experiment that are no runs; ``models`` beside the experiments is the model registry."""
+
+_FIELD = {"params": "parameters", "tags": "tags", "metrics": "metrics"}
+"""What the record calls what lies in a run's folders."""
 
 
 def is_store(path: Path) -> bool:
     """Whether ``path`` is a folder with an experiment's ``meta.yaml`` one level below."""
-    return path.is_dir() and any(
-        "experiment_id" in _meta(file.parent) for file in sorted(path.glob(f"*/{META}"))
-    )
+    try:
+        return any(_describes_experiment(_meta(each)) for each in _folders(path, top=True))
+    except (OSError, SourceError):
+        return False
+
+
+@contextmanager
+def session(
+    store: Path, experiment: str | None, places: artefacts.Places
+) -> Iterator[ImportSession]:
+    """Open one experiment. Raises :class:`SourceError`; an error of the caller stays what it is."""
+    reader = FileStore(store)
+    yield _Session(reader, values.choose(reader.experiments(), experiment, store), places)
 
 
 class FileStore:
     """One store, read anew at each question."""
 
-    def __init__(self, store: Path, artefacts: Path | None) -> None:
+    def __init__(self, store: Path) -> None:
         self._store = store
-        self._artefacts = artefacts
         self._folders: dict[str, Path] = {}
-
-    @classmethod
-    @contextmanager
-    def opened(cls, store: Path, artefacts: Path | None) -> Iterator[FileStore]:
-        """Open the folder ``store``. Raises :class:`SourceError`, also for what goes wrong while reading."""
-        try:
-            reader = cls(store, artefacts)
-            if not reader.experiments():
-                raise SourceError(
-                    f"{store} holds no MLflow experiment",
-                    remedy="Give the folder mlruns itself: the one whose folders hold meta.yaml.",
-                )
-            yield reader
-        except OSError as error:
-            raise SourceError(
-                f"{error.filename or store} cannot be read: {error.strerror or error}",
-                remedy="Check path and permissions.",
-            ) from None
-
-    @classmethod
-    @contextmanager
-    def session(
-        cls, store: Path, experiment: str | None, artefacts: Path | None
-    ) -> Iterator[_Session]:
-        """Open one experiment."""
-        with cls.opened(store, artefacts) as reader:
-            yield _Session(reader, choose(reader.experiments(), experiment, store))
 
     def experiments(self) -> list[Experiment]:
         """All experiments, those in the bin included, those with most runs first."""
-        found = []
-        for root in (self._store, self._store / ".trash"):
-            for folder in _folders(root):
-                meta = _meta(folder)
-                if "experiment_id" not in meta or "run_id" in meta:
-                    continue
-                identity = str(meta["experiment_id"])
-                self._folders[identity] = folder
-                found.append(
-                    Experiment(
-                        id=identity,
-                        name=str(meta.get("name")),
-                        runs=len(self.run_folders(identity)),
-                    )
-                )
-        return sorted(found, key=lambda each: (-each.runs, each.id))
+        try:
+            found = [
+                each
+                for root in (self._store, self._store / BIN)
+                for folder in _folders(root, top=root == self._store)
+                if folder.name not in {BIN, "models"} and (each := self._experiment(folder))
+            ]
+        except OSError as error:
+            raise _unreadable(self._store, error) from None
+        if not found:
+            raise SourceError(
+                f"{quoted(str(self._store), 200)} holds no MLflow experiment",
+                remedy="Give the folder mlruns itself: the one whose folders hold meta.yaml.",
+            )
+        return values.ordered(found)
 
-    def run_folders(self, experiment: str) -> list[Path]:
-        """The folders of the runs of an experiment."""
-        folder = self._folders[experiment]
-        return [
-            path
-            for path in _folders(folder)
-            if (path / "metrics").is_dir() or "run_id" in _meta(path)
-        ]
+    def _experiment(self, folder: Path) -> Experiment | None:
+        runs = len(_run_folders(folder))
+        meta = _meta(folder)
+        if "run_id" in (meta or {}) or not ((folder / META).exists() or _holds_runs(folder)):
+            return None
+        identity = (meta or {}).get("experiment_id")
+        if meta is None or not isinstance(identity, str | int):
+            # Leaving it out in silence would leave out its runs.
+            raise SourceError(
+                f"{quoted(str(folder / META), 200)} does not describe an experiment",
+                remedy="Restore the file, or move the folder out of the store.",
+            )
+        identity = values.clean(identity) or ""
+        if self._folders.setdefault(identity, folder) != folder:
+            raise SourceError(
+                f"{quoted(str(self._store), 200)} holds experiment {quoted(identity)} twice",
+                remedy=f"Move one of the folders {quoted(self._folders[identity].name)} and"
+                f" {quoted(folder.name)} out of the store.",
+            )
+        return Experiment(
+            id=identity,
+            name=values.clean(meta.get("name")) or "",
+            runs=runs,
+            deleted=meta.get("lifecycle_stage") == "deleted" or folder.parent.name == BIN,
+        )
 
-    def runs(self, experiment: Experiment) -> Iterator[ImportedRun]:
+    def runs(self, experiment: Experiment, places: artefacts.Places) -> Iterator[ImportedRun]:
         """All runs, by start time and id."""
-        pairs = [(path, _meta(path)) for path in self.run_folders(experiment.id)]
-        pairs.sort(key=lambda pair: (_integer(pair[1].get("start_time")) or 0, pair[0].name))
-        for folder, meta in pairs:
-            yield self._run(experiment, folder, meta)
+        folder = self._folders[experiment.id]
+        try:
+            pairs = [(path, _meta(path)) for path in _run_folders(folder)]
+            models = [(path, _meta(path) or {}) for path in _folders(folder / "models")]
+            datasets = _Datasets(_folders(folder / "datasets"))
+        except OSError as error:
+            raise _unreadable(folder, error) from None
+        produced: dict[object, list[Path]] = {}
+        for path, meta in models:
+            produced.setdefault(str(meta.get("source_run_id")), []).append(path)
+        pairs.sort(key=lambda pair: (_start(pair[1]), pair[0].name))
+        for path, described in pairs:
+            try:
+                reader = _Run(experiment, path, described, places)
+                run = reader.read(datasets, produced.get(path.name, []))
+            except OSError as error:
+                raise _unreadable(path, error) from None
+            yield run
 
-    def _run(self, experiment: Experiment, folder: Path, meta: dict[str, Any]) -> ImportedRun:
-        flags: list[FidelityFlag] = []
-        if not meta:
-            flags.append(FidelityFlag(field="run", flag="unreadable", detail=META))
-        parameters = _values(folder / "params")
-        tags = _values(folder / "tags")
-        code, others = split_tags(tags)
-        points, replaced = _points(folder / "metrics", flags)
-        flags += [*parameter_flags(parameters), *value_flags(points, replaced)]
-        status = meta.get("status")
+
+class _Datasets:
+    """The data sets of an experiment, each read once: many runs share them."""
+
+    def __init__(self, folders: list[Path]) -> None:
+        self._folders = {folder.name: folder for folder in folders}
+        self._known: dict[str, dict[str, Any]] = {}
+
+    def find(self, identity: str) -> dict[str, Any]:
+        """The description of a data set; nothing if there is none. A path is no identity."""
+        if identity in self._folders and identity not in self._known:
+            self._known[identity] = _meta(self._folders[identity]) or {}
+        return self._known.get(identity, {})
+
+
+class _Run:
+    """Reads one run's folder."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: Path,
+        meta: dict[str, Any] | None,
+        places: artefacts.Places,
+    ) -> None:
+        self._experiment = experiment
+        self._folder = folder
+        self._meta = meta or {}
+        self._places = places
+        self._flag = Flags()
+        self._read = 0
+        if meta is None:
+            self._flag("run", "unreadable", META)
+
+    def read(self, datasets: _Datasets, models: list[Path]) -> ImportedRun:
+        """The run, its data sets described in ``datasets`` and its ``models`` included."""
+        meta = self._meta
+        run_id = values.readable_name(self._folder.name, self._flag, "run")
+        if str(meta.get("run_id", meta.get("run_uuid", run_id))) != run_id:
+            self._flag("run", "id_mismatch", "meta.yaml names another run")
+        parameters = self._values("params")
+        tags = self._values("tags")
+        code, others = values.split_tags(tags)
+        points = tuple(self._points())
+        values.flag_steps(points, self._flag)
+        values.flag_texts(parameters, others, self._flag)
+        name = tags.get("mlflow.runName") or meta.get("run_name")
         return ImportedRun(
             source=Source(
                 tracker="mlflow",
                 store="files",
-                experiment_id=experiment.id,
-                experiment=experiment.name,
-                run_id=folder.name,
+                experiment_id=self._experiment.id,
+                experiment=self._experiment.name,
+                run_id=run_id,
             ),
-            name=tags.get("mlflow.runName") or meta.get("run_name"),
-            status=STATUS.get(status, "unknown") if isinstance(status, (int, str)) else "unknown",
-            deleted=meta.get("lifecycle_stage") == "deleted",
-            started=_integer(meta.get("start_time")),
-            ended=_integer(meta.get("end_time")),
+            name=values.clean(name),
+            status=values.status_of(meta.get("status")),
+            deleted=self._experiment.deleted or meta.get("lifecycle_stage") == "deleted",
+            started=values.integer(meta.get("start_time")),
+            ended=values.integer(meta.get("end_time")),
             code=code,
-            data=tuple(self._datasets(experiment, folder)),
+            data=values.sorted_datasets(self._datasets(datasets)),
             parameters=parameters,
             tags=others,
             points=points,
-            artefacts=tuple(self._files(experiment, folder, flags)),
-            fidelity=tuple(flags),
+            artefacts=tuple(self._files(models)),
+            fidelity=self._flag.all(),
         )
 
-    def _datasets(self, experiment: Experiment, run: Path) -> Iterator[DatasetVersion]:
-        found = []
-        for folder in _folders(run / "inputs"):
-            meta = _meta(folder)
-            # The field that names the data set has changed between versions; one of them is its folder.
-            for key in ("source_id", "destination_id"):
-                described = _meta(self._folders[experiment.id] / "datasets" / _plain(meta.get(key)))
-                if described:
-                    break
-            tags = meta.get("tags")
-            found.append(
-                dataset(
-                    name=described.get("name", folder.name),
-                    digest=described.get("digest"),
-                    source=described.get("source"),
-                    profile=described.get("profile"),
-                    role=tags.get("mlflow.data.context") if isinstance(tags, dict) else None,
-                )
-            )
-        yield from sorted(found, key=lambda each: (each.role or "", each.name))
+    def _values(self, group: str) -> dict[str, str]:
+        """One file a name."""
+        field = _FIELD[group]
+        return {name: self._text(f"{field}.{name}", file) for name, file in self._named(group)}
 
-    def _files(
-        self, experiment: Experiment, run: Path, flags: list[FidelityFlag]
-    ) -> Iterator[ArtefactFile]:
-        """The run's own artefacts, which lie in its folder or that of the artefact server, and its logged models."""
-        folder = run / "artifacts"
-        if not folder.is_dir() and self._artefacts is not None:
-            folder = self._artefacts / experiment.id / run.name / "artifacts"
-        if folder.is_dir():
-            yield from walk_artefacts(folder, "", flags)
-        for model in _folders(self._folders[experiment.id] / "models"):
-            meta = _meta(model)
-            if meta.get("source_run_id") == run.name and (model / "artifacts").is_dir():
-                yield from walk_artefacts(model / "artifacts", f"models/{model.name}/", flags)
+    def _text(self, field: str, file: Path) -> str:
+        data = _bytes(file, MAX_TEXT)
+        self._read += len(data)
+        if self._read > MAX_TEXT:
+            raise _too_large(self._folder, f"{MAX_TEXT:,} bytes of parameters and tags")
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            self._flag(field, "not_utf8", "")
+            return values.text(data)
+
+    def _named(self, group: str) -> list[tuple[str, Path]]:
+        """Files of ``group`` by name; a slash in a name is a folder. What cannot be read is flagged."""
+
+        def flag(_: str, flag: str, detail: str) -> None:
+            self._flag(_FIELD[group], flag, detail)
+
+        files = artefacts.walk(self._folder / group, "", flag)
+        return [(each.path, each.file) for each in files if each.file is not None]
+
+    def _points(self) -> Iterator[MetricPoint]:
+        """All points; the file store writes NaN and infinities as words, so nothing was replaced."""
+        left = MAX_POINTS
+        for name, file in self._named("metrics"):
+            rows = _Rows(name, self._flag)
+            points = []
+            for point in rows.points(file):
+                left -= 1
+                if left < 0:
+                    raise _too_large(self._folder, f"{MAX_POINTS:,} metric points")
+                points.append(point)
+            rows.flag()
+            yield from sorted(points, key=lambda each: (each.timestamp, each.step))
+
+    def _datasets(self, described: _Datasets) -> Iterator[DatasetVersion]:
+        for folder in _folders(self._folder / "inputs"):
+            meta = _meta(folder)
+            if meta is None:
+                self._flag("data", "unreadable", f"inputs/{folder.name}/{META}")
+                continue
+            if meta.get("source_type") != "DATASET":
+                continue  # a model that the run started from
+            identity = str(meta.get("source_id"))
+            dataset = described.find(identity)
+            if not dataset:
+                self._flag("data", "unreadable", f"datasets/{identity}")
+            tags = meta.get("tags")
+            yield values.dataset(
+                name=dataset.get("name", identity),
+                digest=dataset.get("digest"),
+                source=dataset.get("source"),
+                profile=dataset.get("profile"),
+                role=tags.get("mlflow.data.context") if isinstance(tags, dict) else None,
+            )
+
+    def _files(self, models: list[Path]) -> Iterator[ArtefactFile]:
+        """The run's own artefacts and its logged models.
+
+        They lie in its folder; MLflow makes that folder even if the artefacts go to a server or elsewhere.
+        """
+        places = [("", self._folder, self._meta.get("artifact_uri"))]
+        for model in models:
+            uri = (_meta(model) or {}).get("artifact_location")
+            places.append((f"models/{model.name}/", model, uri))
+        for prefix, folder, uri in places:
+            found: Path | None = folder / "artifacts"
+            if isinstance(uri, str) and not _holds(uri, folder / "artifacts"):
+                elsewhere, problem = self._places.find(uri)
+                # A server may keep them here all the same.
+                found = elsewhere or (found if _is_filled(folder / "artifacts") else None)
+                if found is None and problem:
+                    self._flag("artefacts", "artefacts_unreachable", f"{prefix}{problem}")
+            if found is not None:
+                yield from artefacts.walk(found, prefix, self._flag)
+
+
+class _Rows:
+    """The rows of one metric's file, and what is wrong with them."""
+
+    def __init__(self, metric: str, flag: Flags) -> None:
+        self._metric = metric
+        self._flag = flag
+        self._linked = 0
+        self._bad = 0
+        self._mangled = False
+
+    def points(self, file: Path) -> Iterator[MetricPoint]:
+        """Points in the order of logging. One row in memory at a time."""
+        with file.open("rb") as stream:
+            if os.fstat(stream.fileno()).st_size > MAX_METRIC:
+                raise _too_large(file, f"{MAX_METRIC:,} bytes")
+            # Not splitlines: a data set's name in a row may hold what that takes for the end of a line.
+            for number, data in enumerate(iter(lambda: stream.readline(MAX_ROW), b""), start=1):
+                if len(data) == MAX_ROW:
+                    raise _too_large(file, f"{MAX_ROW:,} bytes in one row")
+                point = self._point(data, number)
+                if point is not None:
+                    yield point
+
+    def flag(self) -> None:
+        """Flag what concerns the metric as a whole."""
+        name = f"metrics.{self._metric}"
+        if self._mangled:
+            self._flag(name, "not_utf8", "")
+        if self._bad > _SHOWN:
+            self._flag(name, "truncated", f"{self._bad - _SHOWN} more lines are no points")
+        if self._linked:
+            values.flag_counts("dataset_link_dropped", {self._metric: self._linked}, self._flag)
+
+    def _point(self, data: bytes, number: int) -> MetricPoint | None:
+        try:
+            row = data.decode()
+        except UnicodeDecodeError:
+            row, self._mangled = values.text(data), True
+        cut = not data.endswith(b"\n")
+        point = _point(self._metric, row, cut=cut)
+        if row.strip() and (cut or point is None):
+            self._bad += 1
+            if self._bad <= _SHOWN:
+                what = "may be cut" if point else "is no point"
+                self._flag(f"metrics.{self._metric}", "truncated", f"line {number} {what}")
+        self._linked += point is not None and len(row.split()) > 3
+        return point
 
 
 class _Session:
     """The runs of one experiment."""
 
-    def __init__(self, store: FileStore, experiment: Experiment) -> None:
+    def __init__(self, store: FileStore, experiment: Experiment, places: artefacts.Places) -> None:
         self._store = store
         self._experiment = experiment
+        self._places = places
 
     def __len__(self) -> int:
         return self._experiment.runs
 
     def __iter__(self) -> Iterator[ImportedRun]:
-        return self._store.runs(self._experiment)
+        return self._store.runs(self._experiment, self._places)
 
 
-def _folders(root: Path) -> list[Path]:
-    """Folders in ``root``, sorted; links are not followed."""
+def _describes_experiment(meta: dict[str, Any] | None) -> bool:
+    return "experiment_id" in (meta or {}) and "run_id" not in (meta or {})
+
+
+def _holds_runs(folder: Path) -> bool:
+    """Whether a folder without ``meta.yaml`` was an experiment."""
+    return any("run_id" in (_meta(each) or {}) for each in _run_folders(folder))
+
+
+def _folders(root: Path, *, top: bool = False) -> list[Path]:
+    """Folders in ``root``, sorted. Raises :class:`SourceError` for a link that MLflow would follow.
+
+    It could lead anywhere, and leaving it out in silence would leave out what it leads to. ``top`` is the store
+    itself, which the user has named.
+    """
+    if root.is_symlink() and not top and root.exists():
+        raise _link(root)
     if not root.is_dir():
         return []
-    return sorted(
-        Path(each.path) for each in os.scandir(root) if each.is_dir(follow_symlinks=False)
-    )
-
-
-def _meta(folder: Path) -> dict[str, Any]:
-    """The folder's ``meta.yaml``, or nothing where it is missing or broken."""
-    file = folder / META
-    try:
-        value = parse_yaml(file.read_bytes()) if file.is_file() else None
-    except MalformedError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _values(folder: Path) -> dict[str, str]:
-    """One file a name; a slash in a name is a folder."""
-    return {
-        name: file.read_bytes().decode("utf-8", "backslashreplace") for name, file in _named(folder)
-    }
-
-
-def _named(folder: Path, prefix: str = "") -> Iterator[tuple[str, Path]]:
-    if not folder.is_dir():
-        return
-    for entry in sorted(os.scandir(folder), key=lambda each: each.name):
-        name = prefix + entry.name.encode("utf-8", "surrogateescape").decode(
-            "utf-8", "backslashreplace"
-        )
+    found = []
+    for entry in os.scandir(root):
         if entry.is_dir(follow_symlinks=False):
-            yield from _named(Path(entry.path), name + "/")
-        elif entry.is_file(follow_symlinks=False):
-            yield name, Path(entry.path)
+            found.append(Path(entry.path))
+        elif entry.is_symlink() and (Path(entry.path) / META).exists():
+            raise _link(Path(entry.path))
+    return sorted(found)
 
 
-def _points(
-    folder: Path, flags: list[FidelityFlag]
-) -> tuple[tuple[MetricPoint, ...], dict[str, int]]:
-    points: list[MetricPoint] = []
-    for name, file in _named(folder):
-        rows = file.read_bytes().decode("utf-8", "backslashreplace").splitlines()
-        mine = []
-        for number, row in enumerate(rows, start=1):
-            point = _point(name, row)
-            if point is not None:
-                mine.append(point)
-            elif row.strip():
-                flags.append(
-                    FidelityFlag(
-                        field=f"metrics.{name}",
-                        flag="truncated",
-                        detail=f"line {number} is no point",
-                    )
-                )
-        points += sorted(mine, key=lambda each: (each.timestamp, each.step))
-    # The file store writes NaN as such: nothing was replaced.
-    return tuple(sorted(points, key=lambda each: each.metric)), {}
+def _run_folders(experiment: Path) -> list[Path]:
+    return [
+        path
+        for path in _folders(experiment)
+        if path.name not in _RESERVED and ((path / "metrics").is_dir() or (path / META).exists())
+    ]
 
 
-def _point(metric: str, row: str) -> MetricPoint | None:
-    """A row ``timestamp value step``; the step is missing in old stores."""
+def _meta(folder: Path) -> dict[str, Any] | None:
+    """The folder's ``meta.yaml``, or ``None`` where it is missing, broken or a link."""
+    file = folder / META
+    if file.is_symlink() or not file.is_file():
+        return None
+    try:
+        value = parse_yaml(_bytes(file, MAX_META))
+    except (MalformedError, ValueError, TypeError, LookupError, ArithmeticError):
+        return None  # PyYAML lets through what int() and datetime() raise
+    return value if isinstance(value, dict) else None
+
+
+def _start(meta: dict[str, Any] | None) -> tuple[bool, int]:
+    """Runs without a start time come first, as in SQL."""
+    start = values.integer((meta or {}).get("start_time"))
+    return start is not None, start or 0
+
+
+def _point(metric: str, row: str, *, cut: bool) -> MetricPoint | None:
+    """A row ``timestamp value step [data set]``; old stores have no step.
+
+    A row without an end (``cut``) that lacks its step lost it. MLflow's own client reads step 0 where a data set
+    follows; the step is there all the same.
+    """
     parts = row.split()
+    if cut and len(parts) < 3:
+        return None
     try:
         timestamp, value = int(parts[0]), float(parts[1])
         step = int(parts[2]) if len(parts) > 2 else 0
     except (ValueError, IndexError):
         return None
-    if not math.isnan(value) and not -CLAMPED < value < CLAMPED:
-        value = math.copysign(math.inf, value)
+    # MLflow's own are 64 bits wide; JSON carries fewer.
+    if max(abs(step), abs(timestamp)) > MAX_INTEGER:
+        return None
     return MetricPoint(metric, step, timestamp, value)
 
 
-def _integer(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _holds(uri: str, own: Path) -> bool:
+    """Whether ``uri`` is the folder ``own``, be it where the store was before it was moved here."""
+    elsewhere = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", uri) and not uri.startswith("file:")
+    return not elsewhere and re.split(r"[\\/]", uri)[-3:] == list(own.parts[-3:])
 
 
-def _plain(value: object) -> str:
-    """A folder name, never a path."""
-    text = str(value)
-    return text if "/" not in text and text not in {".", ".."} else "-"
+def _is_filled(folder: Path) -> bool:
+    return folder.is_symlink() or (folder.is_dir() and any(folder.iterdir()))
+
+
+def _link(path: Path) -> SourceError:
+    return SourceError(
+        f"{quoted(str(path), 200)} is a link",
+        remedy="Replace it by a copy of what it leads to, or remove it.",
+    )
+
+
+def _unreadable(place: Path, error: OSError) -> SourceError:
+    return SourceError(
+        f"{quoted(str(error.filename or place), 200)} cannot be read: {error.strerror or error}",
+        remedy="Check path and permissions.",
+    )
+
+
+def _bytes(file: Path, limit: int) -> bytes:
+    """What ``file`` holds. Raises :class:`SourceError` for more than ``limit`` bytes."""
+    with file.open("rb") as stream:
+        if os.fstat(stream.fileno()).st_size > limit:
+            raise _too_large(file, f"{limit:,} bytes")
+        return stream.read(limit)
+
+
+def _too_large(place: Path, limit: str) -> SourceError:
+    return SourceError(
+        f"{quoted(str(place), 200)} holds more than {limit}",
+        remedy="MLflow does not make such a store; look at what has written it.",
+    )

@@ -1,36 +1,32 @@
 """MLflow's SQLite store, by direct SQL: 1,000 runs with a million metric points in seconds.
 
-The file is opened so that SQLite writes nothing, no journal and no lock. A store that a server is writing (it has a
-journal or write-ahead log beside it) is copied first, with these, and read from the copy.
+The file is opened so that SQLite writes nothing, no journal and no lock. A store whose last changes still are in a
+write-ahead log (a server has it open) is copied first, with the log, and read from the copy.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import sqlite3
+import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from bundler.errors import SourceError
-from bundler.importers.mlflow import (
-    CLAMPED,
-    STATUS,
-    Experiment,
-    artefact_folder,
-    choose,
-    dataset,
-    parameter_flags,
-    split_tags,
-    value_flags,
-    walk_artefacts,
-)
-from bundler.importers.model import ArtefactFile, ImportedRun, MetricPoint
-from bundler.records import DatasetVersion, FidelityFlag, Source
+from bundler.errors import SourceError, quoted
+from bundler.importers import mlflow_artefacts as artefacts
+from bundler.importers import mlflow_values as values
+from bundler.importers.mlflow_values import Experiment, Flags
+from bundler.importers.model import ArtefactFile, ImportedRun, ImportSession, MetricPoint
+from bundler.records import DatasetVersion, Source
+
+MAGIC = b"SQLite format 3\0"
 
 COLUMNS = {
     "experiments": {"experiment_id", "name"},
@@ -44,244 +40,429 @@ COLUMNS = {
 """The tables and columns that are read. They are checked, not the version of the schema."""
 
 OPTIONAL = {
-    "inputs": {"input_uuid", "source_id", "destination_id"},
+    "inputs": {"input_uuid", "source_type", "source_id", "destination_id"},
     "input_tags": {"input_uuid", "name", "value"},
     "datasets": {"dataset_uuid", "name", "digest", "dataset_source", "dataset_profile"},
     "logged_models": {"model_id", "source_run_id", "artifact_location"},
 }
 """Tables that older versions of MLflow do not have."""
 
+# A re-run's output may be read by this module: its maker may want to exhaust the reader.
+MAX_ROWS = 5_000_000
+"""Most rows of one answer, for instance the metric points of one run: more than 1 GB of memory."""
+
+MAX_TEXT = 1 << 28
+"""Most bytes of text in one answer. A column's default value can make much of a small file."""
+
+MAX_LENGTH = 1 << 26
+"""Most bytes of one value or row; MLflow keeps data set profiles of up to 16 MB."""
+
+_STEP = 100_000
+_SECONDS_OF_STEPS = 5_000
+"""SQLite does about this many hundred thousand steps in a few seconds; a reader of an honest store needs fewer."""
+
+_LOOKUPS = {
+    "params": "run_uuid",
+    "tags": "run_uuid",
+    "metrics": "run_uuid",
+    "inputs": "destination_id",
+    "logged_models": "source_run_id",
+}
+"""By which column each table is asked, once a run."""
+
+
+class _Row(NamedTuple):
+    run_id: str
+    name: str | None
+    status: str
+    started: int | None
+    ended: int | None
+    stage: str
+    uri: str | None
+
 
 def is_store(path: Path) -> bool:
     """Whether ``path`` is a SQLite file with MLflow's tables."""
     try:
-        with path.open("rb") as file:
-            if file.read(16) != b"SQLite format 3\0":
-                return False
-        with SqlStore.opened(path, None):
+        if not path.is_file():
+            return False
+        with opened(path):
             return True
     except (OSError, SourceError):
         return False
 
 
+@contextmanager
+def session(
+    store: Path, experiment: str | None, places: artefacts.Places
+) -> Iterator[ImportSession]:
+    """Open one experiment. A store that changes meanwhile is refused: half of it would be old."""
+    with opened(store) as reader:
+        yield _Session(reader, values.choose(reader.experiments(), experiment, store), places)
+        if reader.changed():
+            raise _changed(store)
+
+
+@contextmanager
+def opened(store: Path) -> Iterator[SqlStore]:
+    """Open the file ``store``. Raises :class:`SourceError`.
+
+    Only what happens in here is translated: an error of the caller, such as a full disk, stays what it is.
+    """
+    with ExitStack() as stack:
+        try:
+            before = _identity(store)
+            file = stack.enter_context(_readable(store))
+            # Bytes, because a file name need not be UTF-8; immutable, because nothing may be created beside it.
+            uri = f"file:{quote(os.fsencode(file))}?mode=ro&immutable=1"
+            connection = stack.enter_context(closing(sqlite3.connect(uri, uri=True)))
+            reader = SqlStore(connection, store, before)
+        except (sqlite3.Error, OSError) as error:
+            raise _unreadable(store, error) from None
+        yield reader
+
+
 class SqlStore:
     """One open store."""
 
-    def __init__(self, connection: sqlite3.Connection, store: Path, artefacts: Path | None) -> None:
+    def __init__(self, connection: sqlite3.Connection, store: Path, before: object) -> None:
         self._connection = connection
         self._store = store
-        self._artefacts = artefacts
-        self._optional = {
-            name for name, wanted in OPTIONAL.items() if wanted <= self._columns(name)
-        }
+        self._before = before
+        self._mangled = 0
+        self._text_left = MAX_TEXT
+        self._steps_left = 0
+        self._most_steps = _SECONDS_OF_STEPS + store.stat().st_size // 1000
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_LENGTH)
+        connection.set_progress_handler(self._is_spent, _STEP)
+        connection.isolation_level = None
+        connection.text_factory = self._text
+        connection.execute("PRAGMA trusted_schema=OFF")
         for table, wanted in COLUMNS.items():
-            missing = wanted - self._columns(table)
+            missing = wanted - self._columns(table).keys()
             if missing:
                 raise SourceError(
-                    f"{store} is no MLflow store that can be read: table {table} lacks"
+                    f"{_quoted(store)} is no MLflow store that can be read: table {table} lacks"
                     f" {', '.join(sorted(missing))}",
-                    remedy="Upgrade a copy of the store with `mlflow db upgrade sqlite:///COPY`.",
+                    remedy="Give MLflow's database; if it is an old one, upgrade a copy of it with"
+                    " `mlflow db upgrade sqlite:///COPY`.",
                 )
+        self._optional = {
+            name for name, wanted in OPTIONAL.items() if wanted <= self._columns(name).keys()
+        }
+        self._limit = _limit(self._columns("params")["value"])
+        self._named = "name" if "name" in self._columns("runs") else "NULL"
+        self._staged = (
+            "lifecycle_stage" if "lifecycle_stage" in self._columns("experiments") else "NULL"
+        )
 
-    @classmethod
-    @contextmanager
-    def opened(cls, store: Path, artefacts: Path | None) -> Iterator[SqlStore]:
-        """Open the file ``store``. Raises :class:`SourceError`, also for what goes wrong while reading."""
-        try:
-            with _readable(store) as file:
-                uri = f"file:{quote(str(file.resolve()))}?mode=ro&immutable=1"
-                connection = sqlite3.connect(uri, uri=True)
-                try:
-                    # A text column that is not UTF-8 must not end the import.
-                    connection.text_factory = lambda data: data.decode("utf-8", "backslashreplace")
-                    yield cls(connection, store, artefacts)
-                finally:
-                    connection.close()
-        except sqlite3.Error as error:
-            raise SourceError(
-                f"{store} cannot be read as a SQLite database: {error}",
-                remedy="Check it with `sqlite3 FILE 'PRAGMA integrity_check'` and use an intact copy.",
-            ) from None
-        except OSError as error:
-            raise SourceError(
-                f"{store} cannot be read: {error.strerror or error}",
-                remedy="Check path and permissions.",
-            ) from None
-
-    @classmethod
-    @contextmanager
-    def session(
-        cls, store: Path, experiment: str | None, artefacts: Path | None
-    ) -> Iterator[_Session]:
-        """Open one experiment. A store that changes meanwhile is refused: half of it would be old."""
-        with cls.opened(store, artefacts) as reader:
-            before = _identity(store)
-            yield _Session(reader, choose(reader.experiments(), experiment, store))
-            if _identity(store) != before:
-                raise SourceError(
-                    f"{store} changed while it was being read",
-                    remedy="Stop what writes into it, or import a copy.",
-                )
+    def changed(self) -> bool:
+        """Whether the store is not what it was when it was opened."""
+        return _identity(self._store) != self._before
 
     def experiments(self) -> list[Experiment]:
         """All experiments, deleted ones included, those with most runs first."""
-        rows = self._connection.execute(
-            "SELECT e.experiment_id, e.name, count(r.run_uuid) FROM experiments e"
-            " LEFT JOIN runs r ON r.experiment_id = e.experiment_id"
-            " GROUP BY e.experiment_id ORDER BY 3 DESC, e.experiment_id"
+        query = (
+            f"SELECT experiment_id, name, {self._staged},"  # noqa: S608  # a fixed name
+            " (SELECT count(*) FROM runs r WHERE r.experiment_id = e.experiment_id) FROM experiments e"
         )
-        return [Experiment(id=str(key), name=str(name), runs=count) for key, name, count in rows]
+        rows = self._rows(query)
+        return values.ordered(
+            Experiment(id=str(key), name=str(name), runs=count, deleted=stage == "deleted")
+            for key, name, stage, count in rows
+        )
 
-    def count(self, experiment: Experiment) -> int:
-        """Number of runs of ``experiment``."""
-        query = "SELECT count(*) FROM runs WHERE CAST(experiment_id AS TEXT) = ?"
-        return int(self._connection.execute(query, (experiment.id,)).fetchone()[0])
-
-    def runs(self, experiment: Experiment) -> Iterator[ImportedRun]:
+    def runs(self, experiment: Experiment, places: artefacts.Places) -> Iterator[ImportedRun]:
         """All runs of ``experiment``, one in memory at a time."""
-        rows = self._connection.execute(
-            "SELECT run_uuid, status, start_time, end_time, lifecycle_stage, artifact_uri FROM runs"
-            " WHERE CAST(experiment_id AS TEXT) = ? ORDER BY start_time, run_uuid",
-            (experiment.id,),
-        ).fetchall()
-        for row in rows:
+        rows = self._rows(
+            f"SELECT run_uuid, {self._named}, status, start_time, end_time, lifecycle_stage, artifact_uri"  # noqa: S608  # a fixed name
+            " FROM runs WHERE CAST(experiment_id AS TEXT) = ? ORDER BY start_time, run_uuid",
+            experiment.id,
+        )
+        self._index()
+        self._mangled = 0
+        for row in map(_Row._make, rows):
+            if not isinstance(row.run_id, str) or "\\" in row.run_id:
+                # A backslash stands for bytes that are not UTF-8: nothing would be found under this id.
+                raise _wrong(self._store, f"run id {quoted(row.run_id)}")
             try:
-                yield self._run(experiment, *row)
+                run = self._run(experiment, row, places)
             except (TypeError, ValueError, OverflowError) as error:
-                raise SourceError(
-                    f"{self._store}: run {row[0]} holds a value of the wrong type: {error}",
-                    remedy="Check the store with `sqlite3 FILE 'PRAGMA integrity_check'`.",
-                ) from None
+                raise _wrong(self._store, f"run {quoted(row.run_id)}: {error}") from None
+            except OSError as error:
+                raise _unreadable(self._store, error) from None
+            yield run
 
-    def _run(  # noqa: PLR0913  # the columns of a row
-        self,
-        experiment: Experiment,
-        run_id: str,
-        status: str,
-        started: int | None,
-        ended: int | None,
-        stage: str,
-        uri: str | None,
-    ) -> ImportedRun:
-        parameters = self._pairs("params", run_id)
-        tags = self._pairs("tags", run_id)
-        code, others = split_tags(tags)
-        points, replaced = self._points(run_id)
-        flags = [*parameter_flags(parameters), *value_flags(points, replaced)]
-        artefacts = tuple(self._files(run_id, uri, flags))
+    def _run(self, experiment: Experiment, row: _Row, places: artefacts.Places) -> ImportedRun:
+        flags = Flags()
+        parameters = self._pairs("params", row.run_id)
+        tags = self._pairs("tags", row.run_id)
+        code, others = values.split_tags(tags)
+        points = self._points(row.run_id, flags)
+        values.flag_steps(points, flags)
+        values.flag_texts(parameters, others, flags, self._limit)
+        data = self._datasets(row.run_id)
+        files = tuple(self._files(row, places, flags))
+        if self._mangled:
+            flags("run", "not_utf8", f"{self._mangled} texts")
+            self._mangled = 0
         return ImportedRun(
             source=Source(
                 tracker="mlflow",
                 store="sqlite",
                 experiment_id=experiment.id,
                 experiment=experiment.name,
-                run_id=str(run_id),
+                run_id=row.run_id,
             ),
-            name=tags.get("mlflow.runName"),
-            status=STATUS.get(status, "unknown"),
-            deleted=stage == "deleted",
-            started=None if started is None else int(started),
-            ended=None if ended is None else int(ended),
+            name=tags.get("mlflow.runName") or row.name,
+            status=values.status_of(row.status),
+            deleted=experiment.deleted or row.stage == "deleted",
+            started=_whole(row.started),
+            ended=_whole(row.ended),
             code=code,
-            data=tuple(self._datasets(run_id)),
+            data=data,
             parameters=parameters,
             tags=others,
             points=points,
-            artefacts=artefacts,
-            fidelity=tuple(flags),
+            artefacts=files,
+            fidelity=flags.all(),
         )
 
     def _pairs(self, table: str, run_id: str) -> dict[str, str]:
         query = f"SELECT key, value FROM {table} WHERE run_uuid = ? ORDER BY key"  # noqa: S608  # fixed names
-        return {str(key): str(value) for key, value in self._connection.execute(query, (run_id,))}
+        return {
+            _word(key): "" if value is None else _word(value)
+            for key, value in self._rows(query, run_id)
+        }
 
-    def _points(self, run_id: str) -> tuple[tuple[MetricPoint, ...], dict[str, int]]:
-        """The run's points in order of (metric, timestamp, step, logging), and the number of NaNs of each metric."""
-        rows = self._connection.execute(
+    def _points(self, run_id: str, flags: Flags) -> tuple[MetricPoint, ...]:
+        """The run's points in order of (metric, timestamp, step, logging)."""
+        rows = self._rows(
             "SELECT key, step, timestamp, value, is_nan FROM metrics WHERE run_uuid = ?"
             " ORDER BY key, timestamp, step, rowid",
-            (run_id,),
+            run_id,
         )
         points = []
-        replaced: dict[str, int] = {}
-        for key, step, timestamp, value, is_nan in rows:
+        replaced: Counter[str] = Counter()
+        clamped: Counter[str] = Counter()
+        largest = sys.float_info.max
+        for name, step, timestamp, stored, is_nan in rows:
+            key, value = name, stored
+            # What SQLite does not hold as a number is not made into one, and half a step is none.
+            if type(key) is not str or type(step) is not int or type(timestamp) is not int:
+                raise TypeError(f"a point of metric {quoted(name)}")
             if is_nan:
-                replaced[key] = replaced.get(key, 0) + 1
-                value = math.nan  # noqa: PLW2901  # MLflow stores 0.0
-            elif not -CLAMPED < value < CLAMPED:
-                value = math.copysign(math.inf, value)  # noqa: PLW2901
-            points.append(MetricPoint(str(key), int(step), int(timestamp), float(value)))
-        return tuple(points), replaced
+                replaced[key] += 1
+                value = math.nan  # MLflow stores 0.0
+            elif not -largest < value < largest:
+                clamped[key] += 1
+                value = math.copysign(math.inf, value)
+            points.append(MetricPoint(key, step, timestamp, float(value)))
+        values.flag_counts("nan_replaced", replaced, flags)
+        values.flag_counts("inf_clamped", clamped, flags)
+        return tuple(points)
 
-    def _datasets(self, run_id: str) -> Iterator[DatasetVersion]:
+    def _datasets(self, run_id: str) -> tuple[DatasetVersion, ...]:
         if not {"inputs", "input_tags", "datasets"} <= self._optional:
-            return
-        rows = self._connection.execute(
-            "SELECT d.name, d.digest, d.dataset_source, d.dataset_profile, t.value FROM inputs i"
-            " JOIN datasets d ON d.dataset_uuid = i.source_id"
+            return ()
+        rows = self._rows(
+            "SELECT coalesce(d.name, i.source_id), d.digest, d.dataset_source, d.dataset_profile, t.value"
+            " FROM inputs i LEFT JOIN datasets d ON d.dataset_uuid = i.source_id"
             " LEFT JOIN input_tags t ON t.input_uuid = i.input_uuid AND t.name = 'mlflow.data.context'"
-            " WHERE i.destination_id = ? ORDER BY t.value, d.name, d.digest",
-            (run_id,),
+            " WHERE i.destination_id = ? AND i.source_type = 'DATASET'",
+            run_id,
         )
-        for name, digest, source, profile, role in rows:
-            yield dataset(name=name, digest=digest, source=source, profile=profile, role=role)
+        return values.sorted_datasets(
+            values.dataset(name=name, digest=digest, source=source, profile=profile, role=role)
+            for name, digest, source, profile, role in rows
+        )
 
-    def _files(
-        self, run_id: str, uri: str | None, flags: list[FidelityFlag]
-    ) -> Iterator[ArtefactFile]:
-        places = [("", uri)] if uri else []
+    def _files(self, row: _Row, places: artefacts.Places, flags: Flags) -> Iterator[ArtefactFile]:
+        locations = [("", row.uri)]
         if "logged_models" in self._optional:
-            models = self._connection.execute(
-                "SELECT model_id, artifact_location FROM logged_models WHERE source_run_id = ? ORDER BY model_id",
-                (run_id,),
-            )
-            places += [(f"models/{model}/", location) for model, location in models if location]
-        for prefix, location in places:
-            folder, reason = artefact_folder(location, self._store.parent, self._artefacts)
+            query = "SELECT model_id, artifact_location FROM logged_models WHERE source_run_id = ?"
+            models = sorted((str(name), uri) for name, uri in self._rows(query, row.run_id))
+            locations += [(f"models/{model}/", uri) for model, uri in models]
+        for prefix, uri in locations:
+            folder, problem = places.find(uri) if uri else (None, "")
             if folder is not None:
-                yield from walk_artefacts(folder, prefix, flags)
-            elif reason != "no folder of the artefact server":
-                flags.append(
-                    FidelityFlag(field="artefacts", flag="artefacts_unreachable", detail=reason)
-                )
+                yield from artefacts.walk(folder, prefix, flags)
+            elif problem:
+                flags("artefacts", "artefacts_unreachable", f"{prefix}{problem}")
 
-    def _columns(self, table: str) -> set[str]:
-        return {row[1] for row in self._connection.execute(f"PRAGMA table_info({table})")}
+    def _index(self) -> None:
+        """Copy tables that cannot be asked by run (old stores) into temporary ones: the import stays linear."""
+        for table, column in _LOOKUPS.items():
+            leading = self._rows(
+                "SELECT i.name FROM pragma_index_list(?) l, pragma_index_info(l.name) i WHERE i.seqno = 0",
+                table,
+            )
+            if (column,) not in leading and (table in COLUMNS or table in self._optional):
+                self._rows(f"CREATE TEMP TABLE IF NOT EXISTS {table} AS SELECT * FROM main.{table}")  # noqa: S608  # fixed names
+                self._rows(f"CREATE INDEX IF NOT EXISTS temp.by_{table} ON {table} ({column})")
+
+    def _columns(self, table: str) -> dict[str, str]:
+        """Names and declared types; none if ``table`` is no plain table: a view can be an endless computation."""
+        plain = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ? AND sql NOT LIKE 'CREATE VIRTUAL%'"
+        if not self._rows(plain, table):
+            return {}
+        return dict(self._rows("SELECT name, type FROM pragma_table_info(?)", table))
+
+    def _rows(self, query: str, *values: str) -> list[Any]:
+        self._text_left = MAX_TEXT
+        self._steps_left = self._most_steps
+        try:
+            rows = self._connection.execute(query, values).fetchmany(MAX_ROWS + 1)
+        except (sqlite3.Error, UnicodeError) as error:
+            # UnicodeError: a damaged name in SQLite's own message.
+            if self.changed():
+                raise _changed(self._store) from None
+            if self._steps_left < 0:
+                raise _exhausting(self._store) from None
+            raise _unreadable(self._store, error) from None
+        if len(rows) > MAX_ROWS:
+            raise _exhausting(self._store)
+        return rows
+
+    def _is_spent(self) -> bool:
+        """Called by SQLite now and then; ``True`` ends the query. Damaged pages can lead in circles."""
+        self._steps_left -= 1
+        return self._steps_left < 0
+
+    def _text(self, data: bytes) -> str:
+        """A text that is not UTF-8 must not end the import; it is counted and flagged."""
+        self._text_left -= len(data)
+        if self._text_left < 0:
+            raise _exhausting(self._store)
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            self._mangled += 1
+            return values.text(data)
 
 
 class _Session:
     """The runs of one experiment."""
 
-    def __init__(self, store: SqlStore, experiment: Experiment) -> None:
+    def __init__(self, store: SqlStore, experiment: Experiment, places: artefacts.Places) -> None:
         self._store = store
         self._experiment = experiment
+        self._places = places
 
     def __len__(self) -> int:
-        return self._store.count(self._experiment)
+        return self._experiment.runs
 
     def __iter__(self) -> Iterator[ImportedRun]:
-        return self._store.runs(self._experiment)
+        return self._store.runs(self._experiment, self._places)
 
 
 @contextmanager
 def _readable(store: Path) -> Iterator[Path]:
-    """The file itself; a copy, together with its journals, if there are any: SQLite then works on the copy."""
-    journals = [Path(f"{store}{suffix}") for suffix in ("-wal", "-journal")]
-    live = [path for path in journals if path.exists() and path.stat().st_size > 0]
-    if not live:
-        yield store
+    """The file itself, or a copy with the changes of its write-ahead log. Raises :class:`SourceError`."""
+    file = store.resolve()
+    with file.open("rb") as opening:
+        magic = opening.read(len(MAGIC))
+    if magic != MAGIC:
+        raise SourceError(
+            f"{_quoted(store)} is {'no SQLite database' if magic else 'empty'}",
+            remedy="Give the file that MLflow's backend store URI names (sqlite:///FILE).",
+        )
+    if _is_hot(_beside(file, "-journal")):
+        # Finishing its transaction would write; and a forged journal can make SQLite delete files.
+        raise SourceError(
+            f"{_quoted(store)} is being written, or the program that wrote into it broke off",
+            remedy="Stop what writes into it; if nothing does, open it once with `sqlite3 FILE .tables`.",
+        )
+    log = _beside(file, "-wal")
+    if not log.is_file() or not log.stat().st_size:
+        yield file
         return
     with tempfile.TemporaryDirectory(prefix="aisdp-mlflow-") as folder:
-        for path in (store, *live):
-            shutil.copyfile(path, Path(folder) / path.name)
-        copy = Path(folder) / store.name
-        # Opening it once for writing plays the journal back into the copy.
-        connection = sqlite3.connect(copy)
-        connection.execute("PRAGMA journal_mode=DELETE").fetchall()
-        connection.close()
+        copy = Path(folder) / "store.db"
+        shutil.copyfile(file, copy)
+        shutil.copyfile(log, _beside(copy, "-wal"))
+        with closing(sqlite3.connect(copy)) as connection:
+            # Writes the changes in the log into the copy.
+            connection.execute("PRAGMA journal_mode=DELETE").fetchall()
         yield copy
 
 
-def _identity(store: Path) -> Any:
-    status = store.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns
+def _is_hot(journal: Path) -> bool:
+    """Whether a rollback journal holds a transaction: a finished one is removed, emptied or zeroed."""
+    if not journal.is_file():
+        return False
+    with journal.open("rb") as file:
+        return any(file.read(8))
+
+
+def _beside(file: Path, suffix: str) -> Path:
+    return file.with_name(file.name + suffix)
+
+
+def _identity(store: Path) -> object:
+    """What changes when something writes into the store."""
+    file = store.resolve()
+    found: Iterable[Path] = (file, _beside(file, "-wal"), _beside(file, "-journal"))
+    states = [each.stat() if each.exists() else None for each in found]
+    return [state and (state.st_ino, state.st_size, state.st_mtime_ns) for state in states]
+
+
+def _limit(declared: str) -> int:
+    """After how many characters a parameter is cut: MLflow's limit, or that of an older schema (``VARCHAR(250)``)."""
+    digits = "".join(character for character in declared if character in "0123456789")[:9]
+    return min(int(digits or values.PARAMETER_LIMIT), values.PARAMETER_LIMIT)
+
+
+def _quoted(store: Path) -> str:
+    return quoted(str(store), 200)
+
+
+def _unreadable(store: Path, error: Exception) -> SourceError:
+    if isinstance(error, OSError):
+        place = store if error.filename is None else error.filename
+        problem = f"{quoted(str(place), 200)} cannot be read: {error.strerror or error}"
+        return SourceError(problem, remedy="Check path and permissions.")
+    return SourceError(
+        f"{_quoted(store)} cannot be read as a SQLite database: {_words(error)}",
+        remedy="Check it with `sqlite3 FILE 'PRAGMA integrity_check'` and use an intact copy.",
+    )
+
+
+def _wrong(store: Path, problem: str) -> SourceError:
+    return SourceError(
+        f"{_quoted(store)} holds a value of the wrong type: {problem}",
+        remedy="Check it with `sqlite3 FILE 'PRAGMA integrity_check'` and use an intact copy.",
+    )
+
+
+def _changed(store: Path) -> SourceError:
+    return SourceError(
+        f"{_quoted(store)} changed while it was being read",
+        remedy="Stop what writes into it, or import a copy.",
+    )
+
+
+def _exhausting(store: Path) -> SourceError:
+    return SourceError(
+        f"{_quoted(store)} takes more memory or time to read than any store that MLflow wrote",
+        remedy="Check it with `sqlite3 FILE 'PRAGMA integrity_check'` and look at what has written it.",
+    )
+
+
+def _words(error: Exception) -> str:
+    """SQLite's message in one line that cannot steer a terminal: it may quote what is in the file."""
+    return "damaged names" if isinstance(error, UnicodeError) else ascii(str(error))[1:-1][:200]
+
+
+def _word(value: object) -> str:
+    """``value`` as text; a number may stand for one. Raises :class:`TypeError`."""
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise TypeError(f"{quoted(value)} is not text")
+
+
+def _whole(value: object) -> int | None:
+    """``value`` if it is an integer or missing. Raises :class:`TypeError`."""
+    if value is None or isinstance(value, int):
+        return value
+    raise TypeError(f"{quoted(value)} is not a whole number")

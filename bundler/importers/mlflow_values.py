@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from bundler.canonical import MAX_INTEGER
 from bundler.errors import SourceError, quoted
 from bundler.importers.model import MetricPoint
 from bundler.records import CodeVersion, DatasetVersion, FidelityFlag, Status
@@ -67,11 +68,14 @@ class Flags:
         self._flags: list[FidelityFlag] = []
 
     def __call__(self, field: str, flag: str, detail: str) -> None:
+        """Take a flag."""
         self._flags.append(FidelityFlag(field=field, flag=flag, detail=detail))
 
     def all(self) -> tuple[FidelityFlag, ...]:
         """All flags, each once, sorted."""
-        return tuple(sorted(set(self._flags), key=lambda each: (each.field, each.flag, each.detail)))
+        return tuple(
+            sorted(set(self._flags), key=lambda each: (each.field, each.flag, each.detail))
+        )
 
 
 def ordered(experiments: Iterable[Experiment]) -> list[Experiment]:
@@ -126,15 +130,14 @@ def dataset(
     *, name: object, digest: object, source: object, profile: object, role: object
 ) -> DatasetVersion:
     """A data set input. ``source`` and ``profile`` are JSON in text, as MLflow stores them."""
-    rows = _loads(profile).get("num_rows")
-    version = _loads(source).get("delta_table_version")
+    rows = integer(_loads(profile).get("num_rows"))
     return DatasetVersion(
-        name=str(name),
-        role=None if role is None else str(role),
-        source=_origin(source),
-        version=None if version is None else str(version),
-        tracker_digest=None if digest is None else str(digest),
-        rows=rows if isinstance(rows, int) and not isinstance(rows, bool) and rows >= 0 else None,
+        name=clean(name) or "",
+        role=clean(role),
+        source=clean(_origin(source)),
+        version=clean(_loads(source).get("delta_table_version")),
+        tracker_digest=clean(digest),
+        rows=rows if rows is not None and 0 <= rows <= MAX_INTEGER else None,
     )
 
 
@@ -165,13 +168,16 @@ def _loads(text: object) -> dict[str, Any]:
 
 
 def flag_steps(points: Iterable[MetricPoint], flag: Flag) -> None:
-    """Flag metrics that have more than one value at a step: after a restart, or because no step was given."""
-    seen: set[tuple[str, int]] = set()
-    repeated: Counter[str] = Counter()
-    for metric, step, _, _ in points:
-        if (metric, step) in seen:
-            repeated[metric] += 1
-        seen.add((metric, step))
+    """Flag metrics that have more than one value at a step: after a restart, or because no step was given.
+
+    ``points`` are sorted by metric.
+    """
+    repeated = {}
+    for metric, group in groupby(points, key=lambda point: point[0]):
+        steps = [point[1] for point in group]
+        surplus = len(steps) - len(set(steps))
+        if surplus:
+            repeated[metric] = surplus
     flag_counts("duplicate_step", repeated, flag)
 
 
@@ -184,23 +190,27 @@ def flag_counts(name: str, counts: Mapping[str, int], flag: Flag) -> None:
 def flag_texts(
     parameters: Mapping[str, str], tags: Mapping[str, str], flag: Flag, limit: int = PARAMETER_LIMIT
 ) -> None:
-    """Flag what happens to text: parameters lose their type, and long parameters and tags are cut at a limit."""
+    """Flag what happens to text: parameters lose their type, and long parameters and tags are cut at a limit.
+
+    A tag that came with the creation of its run is not cut: one that is longer than the limit is whole.
+    """
     if parameters:
         flag("parameters", "type_lost", "MLflow keeps text only")
-    for group, values, most in (("parameters", parameters, limit), ("tags", tags, TAG_LIMIT)):
-        for name, value in values.items():
-            if len(value) >= most:
-                flag(f"{group}.{name}", "truncated", f"{len(value)} characters; cut at {most}")
+    cut = [f"parameters.{name}" for name, value in parameters.items() if len(value) >= limit]
+    cut += [f"tags.{name}" for name, value in tags.items() if len(value) == TAG_LIMIT]
+    for field in cut:
+        most = limit if field.startswith("parameters.") else TAG_LIMIT
+        flag(field, "truncated", f"MLflow may have cut it at {most} characters")
+
+
+def clean(value: object) -> str | None:
+    """``value`` as text that can be written: escapes of JSON and YAML can make half a character."""
+    return None if value is None else str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def text(data: bytes) -> str:
-    """Text from bytes that should be UTF-8; what is not becomes an escape (see :func:`is_mangled`)."""
+    """Text from bytes that should be UTF-8; what is not becomes an escape."""
     return data.decode("utf-8", "backslashreplace")
-
-
-def is_finite(value: float) -> bool:
-    """Whether ``value`` is neither NaN nor infinite."""
-    return math.isfinite(value)
 
 
 def readable_name(name: str, flag: Flag, field: str) -> str:
@@ -208,17 +218,11 @@ def readable_name(name: str, flag: Flag, field: str) -> str:
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
-        name = text(os_bytes(name))
+        name = text(os.fsencode(name))
         flag(field, "not_utf8", name)
     return name
 
 
-def os_bytes(name: str) -> bytes:
-    """The bytes of a file name as the system gave them."""
-    return name.encode("utf-8", "surrogateescape")
-
-
-def integers(*values: object) -> Iterator[int | None]:
-    """Each value if it is an integer, else ``None``."""
-    for value in values:
-        yield value if isinstance(value, int) and not isinstance(value, bool) else None
+def integer(value: object) -> int | None:
+    """``value`` if it is an integer."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

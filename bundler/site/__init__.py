@@ -82,7 +82,8 @@ def _unsealed(bag: Bag, files: Files, keys: tuple[Key, ...]) -> tuple[Statement,
 def _tidy(folder: Path) -> None:
     """Remove what nobody reads in a folder: source maps, a sitemap, the stemmers of other languages."""
     for file in sorted(folder.rglob("*")):
-        unused = file.suffix == ".map" or file.name == "sitemap.xml" or "lunr" in file.parts
+        inside = file.relative_to(folder).parts
+        unused = file.suffix == ".map" or file.name == "sitemap.xml" or "lunr" in inside
         if file.is_file() and unused:
             file.unlink()
     for place in sorted(folder.rglob("*"), reverse=True):

@@ -188,35 +188,37 @@ def trade_off(model: Model) -> Figure | None:
 
 def gate_intervals(model: Model) -> Figure | None:
     """Each gate on its own scale: the runs, their mean, the pessimistic bound, the threshold."""
-    shown = [view for view in model.gates if view.result and view.result.estimate is not None]
+    shown = [
+        (view, view.result, view.result.estimate, view.result.bound)
+        for view in model.gates
+        if view.result and view.result.estimate is not None and view.result.bound is not None
+    ]
     if not shown:
         return None
 
     def paint(canvas: Canvas) -> None:
-        for position, view in enumerate(shown):
+        for position, (view, result, estimate, bound) in enumerate(shown):
             axes = canvas.add_subplot(len(shown), 1, position + 1)
-            _interval(axes, view)
+            _interval(axes, view, estimate, bound)
+            gate = view.gate
+            words = f"{short(gate.name)}: {short(gate.metric)} {gate.comparator} {gate.threshold:g}"
+            axes.set_title(f"{words} — {result.verdict}")
         _legend(canvas, 4)
 
-    words = [f"{view.gate.name} {view.result.verdict}" for view in shown if view.result]
+    verdicts = [f"{view.gate.name} {result.verdict}" for view, result, *_ in shown]
     return _render(
         "gates",
         (8.4, 1.0 * len(shown) + 0.5),
         paint,
-        "Pessimistic bound against threshold, one row a gate: " + ", ".join(words) + ".",
+        "Pessimistic bound against threshold, one row a gate: " + ", ".join(verdicts) + ".",
     )
 
 
-def _interval(axes: Axes, view: GateView) -> None:
-    result = view.result
-    if result is None or result.estimate is None or result.bound is None:
-        return
+def _interval(axes: Axes, view: GateView, estimate: float, bound: float) -> None:
     gate = view.gate
-    axes.plot(
-        [result.estimate, result.bound], [0, 0], color=COLOURS[0], linewidth=2.4, label="interval"
-    )
-    axes.plot(result.estimate, 0, "o", color=COLOURS[0], markersize=8, label="mean of the runs")
-    axes.plot(result.bound, 0, "|", color=COLOURS[0], markersize=14, markeredgewidth=2.4)
+    axes.plot([estimate, bound], [0, 0], color=COLOURS[0], linewidth=2.4, label="interval")
+    axes.plot(estimate, 0, "o", color=COLOURS[0], markersize=8, label="mean of the runs")
+    axes.plot(bound, 0, "|", color=COLOURS[0], markersize=14, markeredgewidth=2.4)
     axes.plot(
         view.values,
         [0.35] * len(view.values),
@@ -227,7 +229,7 @@ def _interval(axes: Axes, view: GateView) -> None:
         linestyle="none",
     )
     axes.axvline(gate.threshold, color=COLOURS[1], linestyle="--", linewidth=1.6, label="threshold")
-    marks = [result.estimate, result.bound, gate.threshold, *view.values]
+    marks = [estimate, bound, gate.threshold, *view.values]
     room = 0.12 * (max(marks) - min(marks) or 1.0)
     low, high = min(marks) - room, max(marks) + room
     outside = low if gate.comparator == ">=" else high
@@ -236,8 +238,6 @@ def _interval(axes: Axes, view: GateView) -> None:
     axes.set_ylim(-0.6, 0.8)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    title = f"{short(gate.name)}: {short(gate.metric)} {gate.comparator} {gate.threshold:g}"
-    axes.set_title(f"{title} — {result.verdict}")
 
 
 def _scatter(axes: Axes, model: Model, rows: Sequence[tuple[RunView, float, float]]) -> None:

@@ -138,6 +138,7 @@ class Pages:
                 "top_rows": rows(model)[:TOP],
                 "register": register(model)[:MAX_REGISTER],
                 "files_total": len(model.files.sizes),
+                "titles": {_html(page): title for title, page in NAVIGATION},
                 "legal": legal_map(self._folder / "legal_map.yaml"),
                 "gaps_by_point": gaps_by_point(model),
             },
@@ -207,6 +208,10 @@ def rows(model: Model) -> list[list[object]]:
     ]
 
 
+def _html(page: str) -> str:
+    return page.replace(".md", ".html")
+
+
 def _text(value: object) -> str:
     return "" if value is None else str(value)
 
@@ -223,7 +228,7 @@ def register(model: Model) -> list[RegisterRow]:
                 size=model.files.sizes[path],
                 sha256=None if path == RELEASE_ENVELOPE else model.files.digests[path],
                 kind=kind,
-                page=page and page.replace(".md", ".html"),
+                page=page and _html(page),
                 page_title=titles.get(page or "", ""),
             )
         )

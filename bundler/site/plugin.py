@@ -99,6 +99,8 @@ class EvidencePlugin(BasePlugin[NoOptions]):  # type: ignore[no-untyped-call]  #
         )
         self.count += 1
         self._on_page()
+        # The theme's search dialog has no name for those who do not see it.
+        output = output.replace('role="dialog">', 'role="dialog" aria-label="Search">', 1)
         return output.replace("<head>", f"<head>{meta}", 1)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,8 @@ class ReadsBack(tiny.FakeImporter):
         result = json.loads((store / "result.json").read_text())
         declared = next(run for run in tiny.FakeImporter.runs if run.source.run_id == "run-c")
         files = tuple(
-            ArtefactFile(path=name, file=store / name) for name in ("environment.json", "model.safetensors")
+            ArtefactFile(path=name, file=store / name)
+            for name in ("environment.json", "model.safetensors")
         )
         parameters = {**declared.parameters, "seed": str(result["seed"]), "rate": result["rate"]}
         yield [self.change(replace(declared, artefacts=files, parameters=parameters))]
@@ -72,16 +74,19 @@ class Trainer:
     def script(self, text: str) -> None:
         repository = self.provider.root / "repository"
         (repository / "train.py").write_text(text)
-        (repository / "requirements.txt").write_text("safetensors>=0.1\n")
+        (repository / "requirements.txt").write_text(f"safetensors=={version('safetensors')}\n")
         git = ["git", "-C", str(repository), "-c", "user.name=t", "-c", "user.email=t@example.org"]
         subprocess.run([*git, "commit", "-qam", "again"], check=True)
-        done = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+        )
         commit = done.stdout.strip()
         self.provider.runs = [
             replace(run, code=replace(run.code, commit=commit)) for run in self.provider.runs
         ]
 
     def rerun(self, **options):
+        """Build, verify, re-run."""
         target = self.provider.root / "bundle"
         self.provider.build(target)
         how = RerunOptions(python=Path(sys.executable), **options)
@@ -110,7 +115,9 @@ def test_the_same_bits_are_bitwise_and_meet_the_claim(trainer):
 
 
 def test_other_weights_are_inconclusive_and_name_the_first_tensor_and_the_knobs(trainer):
-    text = TRAIN.replace("float(i * seed)", "float(i * seed) + 0.5").replace('"threads":1', '"threads":2')
+    text = TRAIN.replace("float(i * seed)", "float(i * seed) + 0.5").replace(
+        '"threads":1', '"threads":2'
+    )
     trainer.script(text)
     report = trainer.rerun()
     assert report.exit_code == 6
@@ -136,7 +143,10 @@ def test_a_specification_that_trains_with_other_parameters_is_not_met(trainer):
     trainer.provider.config["training"]["command"][3] = "0.7"
     report = trainer.rerun()
     assert report.exit_code == 1
-    assert "parameter rate is declared as '0.01'" in findings(report)["rerun-parameters-differ"].message
+    assert (
+        "parameter rate is declared as '0.01'"
+        in findings(report)["rerun-parameters-differ"].message
+    )
 
 
 def test_a_specification_that_trains_with_another_seed_is_not_met(trainer):
@@ -198,7 +208,10 @@ def test_two_runs_in_the_output_are_inconclusive(trainer, monkeypatch):
 
 def test_an_output_location_cannot_leave_the_output_folder(trainer):
     trainer.provider.config["training"]["outputs"]["location"] = "../bundle"
-    assert "leaves the output folder" in findings(trainer.rerun())["rerun-output"].message
+    report = trainer.rerun()
+    assert report.exit_code == 1
+    assert "no path below" in findings(report)["gap-required"].message
+    assert "leaves the output folder" in findings(report)["rerun-output"].message
 
 
 def test_no_declared_tensors_can_never_be_bitwise(trainer):
@@ -208,11 +221,11 @@ def test_no_declared_tensors_can_never_be_bitwise(trainer):
     assert {"rerun-no-tensors", "rerun-not-bitwise"} <= findings(report).keys()
 
 
-def test_an_unknown_placeholder_is_a_finding(trainer):
+def test_an_unknown_placeholder_is_a_gap_of_the_bundle_and_a_finding_of_the_rerun(trainer):
     trainer.provider.config["training"]["command"].append("{home}")
     report = trainer.rerun()
     assert report.exit_code == 1
-    assert report.claim("completeness").status == "not met"
+    assert "{home}" in findings(report)["gap-required"].message
     assert "{home}" in findings(report)["placeholder-unknown"].message
 
 

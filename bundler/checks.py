@@ -309,7 +309,7 @@ def _declared(evidence: Evidence) -> requirements.Declared:
         records=contents.records,
         has_training_spec=contents.training is not None,
         code_files=len(evidence.files.below(contents.training.code)) if contents.training else 0,
-        lock_present=listed is not None and bool(listed.packages),
+        lock_present=listed is not None and listed.lists_any,
         lock_hashed=listed is not None and listed.hashed,
     )
 

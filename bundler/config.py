@@ -152,11 +152,13 @@ def _violations(kind: str, part: object, place: str) -> Iterator[str]:
     """What the JSON Schema of the bundle says against ``part``: the bounds of numbers, mostly."""
     # jsonschema takes a tenth of a second to import.
     from jsonschema import Draft202012Validator  # noqa: PLC0415
+    from jsonschema.exceptions import best_match  # noqa: PLC0415
 
     whole: Any = canonical.parse(resources.schemas()["bundle-1.schema.json"], name="schema")
     schema = {"$ref": f"#/$defs/{kind}", "$defs": whole["$defs"]}
-    for error in Draft202012Validator(schema).iter_errors(codec.to_json(part)):
+    error = best_match(Draft202012Validator(schema).iter_errors(codec.to_json(part)))
+    if error is not None:
         where = "".join(
             f"[{each}]" if isinstance(each, int) else f".{each}" for each in error.absolute_path
         )
-        yield f"{place}{where}: {error.message[:200]}"
+        yield f"{place}{where}: {' '.join(error.message.split())[:200]}"

@@ -83,7 +83,10 @@ class Intake:
         try:
             data = write_points(run.points)
         except UnicodeEncodeError:
-            raise SourceError(f"run {run_id}: the name of a metric is not valid text") from None
+            raise SourceError(
+                f"run {run_id}: the name of a metric is not valid text",
+                remedy="Rename it in the tracker, or import a copy without it.",
+            ) from None
         path = history_location(run_id)
         write_file(self._bag, path, data)
         return ResourceDescriptor(

@@ -27,6 +27,11 @@ class Lock:
     unpinned: tuple[str, ...]
     conditional: tuple[str, ...] = ()
 
+    @property
+    def lists_any(self) -> bool:
+        """Whether it names a package at all, pinned or not."""
+        return bool(self.packages or self.unpinned)
+
 
 def parse_requirements(text: str) -> Lock:
     """Read a pip requirements file. Lines that pin no version are listed, never guessed."""

@@ -173,8 +173,10 @@ def without_credentials(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         return url
-    authority, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
-    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+    # User and password first: a password may hold ? and #.
+    authority, slash, path = rest.partition("/")
+    bare = f"{authority.rpartition('@')[2]}{slash}{path}"
+    return f"{scheme}://{re.split('[?#]', bare, maxsplit=1)[0]}"
 
 
 def number(value: float) -> Number:

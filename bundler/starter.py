@@ -306,7 +306,7 @@ def _entry(key: str, value: Any, why: str) -> str:
 
 
 def _quoted(value: Any) -> str:
-    """``value`` as JSON that YAML reads as the same: YAML knows no pairs of surrogates and no bare control characters."""
+    """``value`` as JSON that YAML reads as the same: without pairs of surrogates and bare control characters."""
     return "".join(map(_escaped, json.dumps(value, ensure_ascii=False)))
 
 

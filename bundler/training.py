@@ -65,39 +65,40 @@ def ship_training(config: BuildConfig, base: Path, bag: Path, selected: RunRecor
         lock=lock,
         expected_seconds=_duration(selected),
     )
-    _check_outputs(spec)
-    _check_placeholders(spec)
-    gaps += _tensor_gaps(spec, bag, selected)
+    gaps += [*_unrunnable(spec, selected), *_tensor_gaps(spec, bag, selected)]
     write_file(bag, SPEC, canonical.serialise(codec.to_json(spec)))
     return Shipped(
         spec=SPEC,
         code_files=code_files,
-        lock_present=listed is not None and bool(listed.packages),
+        lock_present=listed is not None and listed.lists_any,
         lock_hashed=listed is not None and listed.hashed,
         gaps=tuple(gaps),
     )
 
 
-def _check_outputs(spec: TrainingSpec) -> None:
-    """A verifier reads the output with a built-in importer, from a place below the output folder."""
+def _unrunnable(spec: TrainingSpec, selected: RunRecord) -> list[Gap]:
+    """What keeps a verifier from running the command and reading its output, whatever the machine."""
     importers.find(spec.outputs.tracker, built_in_only=True)
+    problems = []
     location = PurePosixPath(spec.outputs.location)
     if location.is_absolute() or ".." in location.parts or not location.parts:
-        raise UsageError(
-            f"training.outputs.location {spec.outputs.location!r} is no path below the output folder",
-            remedy="Name where the training leaves its record inside {out}, such as mlruns.",
-        )
-
-
-def _check_placeholders(spec: TrainingSpec) -> None:
+        problems.append(f"outputs.location {spec.outputs.location!r} is no path below {{out}}")
     values = values_for(spec, python="", bundle="", out="", seed=spec.seed)
     try:
         for text in (*spec.command, *spec.environment.values()):
             expand(text, values)
     except MalformedError as error:
-        raise UsageError(
-            f"training: {error.message}", remedy="Use a known placeholder, or no braces."
-        ) from None
+        problems.append(error.message)
+    return [
+        _gap(
+            "required",
+            "training-unrunnable",
+            f"run {selected.id}",
+            f"nobody can repeat the training as it is specified: {problem}",
+            "Correct the section training.",
+        )
+        for problem in problems
+    ]
 
 
 def _tensor_gaps(spec: TrainingSpec, bag: Path, selected: RunRecord) -> list[Gap]:

@@ -1,0 +1,369 @@
+"""What the conformance vectors do not reach: the checks on evidence made in memory."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from bundler import canonical, checks, codec, resources
+from bundler.attestation import Release, Statement
+from bundler.checks import CHECKS, Evidence, recompute_gates, run_check
+from bundler.errors import MalformedError
+from bundler.evidence import intact_files, latest, read_contents
+from bundler.history import summarise, write_points
+from bundler.records import MetricPoint
+from bundler.spec import Condition, Exclusion, Input
+from bundler.storage import open_bag
+from bundler.storage.hashing import digest_bytes
+from bundler.verify import verify
+from tests import tiny
+
+
+class FakeFiles:
+    """Files whose digests are right by construction."""
+
+    def __init__(self, files, data: dict[str, bytes]):
+        self.tag_manifest_sha256 = files.tag_manifest_sha256
+        self.data = data
+
+    @property
+    def digests(self):
+        return {path: digest_bytes(data) for path, data in self.data.items()}
+
+    @property
+    def sizes(self):
+        return {path: len(data) for path, data in self.data.items()}
+
+    def __contains__(self, path):
+        return path in self.data
+
+    def below(self, folder):
+        return sorted(path for path in self.data if path.startswith(folder + "/"))
+
+    def read(self, path):
+        if path not in self.data:
+            raise MalformedError("file-missing", path)
+        return self.data[path]
+
+
+@pytest.fixture
+def evidence(provider: tiny.Provider, tmp_path) -> Evidence:
+    provider.build(tmp_path / "b")
+    files = intact_files(open_bag(tmp_path / "b"))
+    contents = read_contents(files)
+    index = contents.index
+    return Evidence(
+        files=FakeFiles(files, {path: files.read(path) for path in files.digests}),
+        contents=contents,
+        statement=Statement(
+            tag_manifest_sha256=files.tag_manifest_sha256,
+            release=Release(
+                system=index.system.name,
+                version=index.system.version,
+                created=index.created,
+                log=index.log,
+                previous=None,
+            ),
+        ),
+        schemas=resources.schemas(),
+    )
+
+
+def with_index(evidence, **changes):
+    return replace(
+        evidence,
+        contents=replace(evidence.contents, index=replace(evidence.contents.index, **changes)),
+    )
+
+
+def with_selection(evidence, **changes):
+    return with_index(evidence, selection=replace(evidence.contents.index.selection, **changes))
+
+
+def with_records(evidence, *added, **edits):
+    """Edits by run id, - written as _; added ones come last in the log."""
+    log = tuple(
+        edits[record.id.replace("-", "_")](record)
+        if record.id.replace("-", "_") in edits
+        else record
+        for record in evidence.contents.log
+    )
+    log += added
+    return replace(evidence, contents=replace(evidence.contents, log=log, records=latest(log)))
+
+
+def with_history(evidence, run_id, metric, value):
+    """The run's history with another last value of ``metric``, everything consistent."""
+    record = evidence.contents.record(run_id)
+    points = [
+        point._replace(value=value) if point.metric == metric else point
+        for point in checks.read_points(evidence.files.read(record.history.path), name="x")
+    ]
+    data = write_points(points)
+    evidence.files.data[record.history.path] = data
+    roles = {each.name: each.role for each in record.metrics}
+    changed = replace(
+        record,
+        metrics=summarise(points, roles),
+        history=replace(record.history, sha256=digest_bytes(data), size=len(data)),
+    )
+    return with_records(evidence, **{run_id.replace("-", "_"): lambda _: changed})
+
+
+def found(evidence, check_id):
+    check = next(each for each in CHECKS if each.id == check_id)
+    return [(each.code, each.severity) for each in run_check(check, evidence)]
+
+
+def test_an_honest_bundle_has_no_errors(evidence):
+    severities = {finding.severity for check in CHECKS for finding in run_check(check, evidence)}
+    assert severities == {"note"}
+
+
+def test_ids_are_unique_and_claims_are_in_order():
+    ids = [check.id for check in CHECKS]
+    assert len(set(ids)) == len(ids)
+
+
+# --- selection --------------------------------------------------------------------------------------------------------
+
+
+def test_a_tied_run_is_no_finding(evidence):
+    assert found(with_history(evidence, "run-b", "val_auc", 0.78), "selection.winner") == []
+
+
+def test_a_deleted_run_that_is_better(evidence):
+    changed = with_history(evidence, "run-f", "val_auc", 0.9)
+    assert found(changed, "selection.winner") == [("selection-better-run", "error")]
+
+
+def test_a_better_run_that_is_said_to_have_failed(evidence):
+    changed = with_history(evidence, "run-b", "val_auc", 0.9)
+    changed = with_records(changed, run_b=lambda run: replace(run, status="killed"))
+    assert found(changed, "selection.winner") == [("selection-better-run-left-out", "warning")]
+
+
+def test_a_constraint_that_only_the_selected_run_can_meet(evidence):
+    changed = with_history(evidence, "run-b", "val_auc", 0.9)
+
+    def drop(run):
+        return replace(
+            run, metrics=tuple(each for each in run.metrics if each.name != "val_disparity")
+        )
+
+    assert found(with_records(changed, run_b=drop), "selection.winner") == [
+        ("selection-better-run-left-out", "warning")
+    ]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_run_without_a_finite_value_is_not_better(evidence, value):
+    assert found(with_history(evidence, "run-b", "val_auc", value), "selection.winner") == []
+
+
+def test_the_selected_run_without_a_finite_value(evidence):
+    changed = with_history(evidence, "run-c", "val_auc", math.nan)
+    assert found(changed, "selection.winner") == [("selection-run-ineligible", "error")]
+
+
+def test_minimise(evidence):
+    changed = with_selection(evidence, metric="train_loss", direction="minimise")
+    assert found(changed, "selection.winner") == []
+    changed = with_history(changed, "run-b", "train_loss", 0.01)
+    assert found(changed, "selection.winner") == [("selection-better-run", "error")]
+
+
+def test_a_better_repetition_with_another_seed_is_no_finding(evidence):
+    changed = with_history(evidence, "run-c1", "val_auc", 0.99)
+    assert found(changed, "selection.winner") == []
+
+
+def test_a_better_run_behind_the_rule(evidence):
+    def tagged(run):
+        return replace(run, tags={**run.tags, "stage": "draft"})
+
+    changed = with_history(evidence, "run-b", "val_auc", 0.9)
+    changed = with_records(changed, run_b=tagged)
+    changed = with_selection(changed, eligible={"seed": (42,), "tags.stage": (None,)})
+    assert found(changed, "selection.winner") == [("selection-better-run-left-out", "warning")]
+
+
+def test_an_excluded_better_run_is_a_warning(evidence):
+    changed = with_history(evidence, "run-b", "val_auc", 0.9)
+    changed = with_selection(changed, exclusions=(Exclusion(run="run-b", reason="leak"),))
+    assert found(changed, "selection.winner") == [("selection-better-run-left-out", "warning")]
+    assert found(changed, "selection.exclusions") == []
+
+
+def test_a_constraint_over_a_gated_metric_looks_at_the_hold_out(evidence):
+    condition = Condition(metric="holdout_auc", comparator=">=", threshold=0.1)
+    changed = with_selection(evidence, constraints=(condition,))
+    assert found(changed, "selection.criteria") == [("selection-uses-hold-out", "error")]
+    unnamed = with_index(changed, facts=replace(evidence.contents.index.facts, metrics={}))
+    assert found(unnamed, "selection.criteria") == [("selection-uses-hold-out", "error")]
+
+
+@pytest.mark.parametrize(
+    ("declared", "codes"),
+    [
+        ("2025-10-01", []),
+        ("2025-10-09", []),
+        ("20251010", [("selection-criteria-late", "warning")]),
+        ("2025-10-10T08:00:00+02:00", [("selection-criteria-late", "warning")]),
+        ("yesterday", []),  # no date: the gap "criteria-dated" says so
+        (None, []),
+    ],
+)
+def test_when_the_criteria_were_declared(evidence, declared, codes):
+    changed = with_selection(evidence, declared_at=declared)
+    assert found(changed, "selection.criteria") == codes
+    gaps = [code for code, _ in found(changed, "evidence.gaps")]
+    assert ("gap-not-admitted" in gaps) is (declared in {"yesterday", None})
+
+
+# --- gates --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e308])
+def test_a_repetition_without_a_sensible_value(evidence, value):
+    changed = with_history(evidence, "run-c2", "holdout_auc", value)
+    assert found(changed, "gates.verdicts")[0][0] in {"gate-inconclusive", "gate-not-met"}
+    for result in recompute_gates(changed):
+        canonical.serialise(codec.to_json(result))
+
+
+def test_a_senseless_confidence_in_a_signed_bundle(evidence):
+    gates = tuple(replace(gate, confidence=95.0) for gate in evidence.contents.index.gates)
+    changed = with_index(evidence, gates=gates)
+    assert found(changed, "gates.verdicts") == [("gate-inconclusive", "warning")] * 2
+    assert ("schema-violation", "error") in found(changed, "schema.conformance")
+    assert ("gate-summary", "error") in found(changed, "gates.summary")
+
+
+def test_gates_of_one_name_hide_each_other(evidence):
+    gates = evidence.contents.index.gates
+    changed = with_index(evidence, gates=(gates[0], gates[0]))
+    assert ("gate-summary", "error") in found(changed, "gates.summary")
+
+
+def test_a_run_without_a_history_has_no_value(evidence):
+    changed = with_records(evidence, run_c2=lambda run: replace(run, history=None))
+    assert ("gate-inconclusive", "warning") in found(changed, "gates.verdicts")
+    assert found(changed, "records.histories")[0] == ("history-missing", "error")
+
+
+def test_a_summary_without_numbers(evidence):
+    results = tuple(replace(result, bound=None) for result in evidence.contents.index.gate_results)
+    assert (
+        found(with_index(evidence, gate_results=results), "gates.summary")
+        == [("gate-summary", "error")] * 2
+    )
+
+
+# --- records ------------------------------------------------------------------------------------------------------------
+
+
+def test_amended_labels_are_a_note(evidence):
+    record = evidence.contents.record("run-a")
+    changed = with_records(evidence, replace(record, tags={"note": "x"}))
+    assert found(changed, "records.amendments") == [("log-amended", "note")]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": 7}, {"parameters": {}}, {"data": ()}, {"status": "failed"}, {"metrics": ()}],
+)
+def test_an_amended_result_is_a_warning(evidence, changes):
+    record = evidence.contents.record("run-a")
+    changed = with_records(evidence, replace(record, **changes))
+    assert found(changed, "records.amendments") == [
+        ("log-amended", "note"),
+        ("log-result-amended", "warning"),
+    ]
+
+
+def test_a_run_that_was_still_running_may_finish(evidence):
+    changed = with_records(evidence, run_a=lambda run: replace(run, status="running", metrics=()))
+    changed = with_records(changed, evidence.contents.record("run-a"))
+    assert found(changed, "records.amendments") == [("log-amended", "note")]
+
+
+# --- training -----------------------------------------------------------------------------------------------------------
+
+
+def with_training(evidence, **changes):
+    contents = replace(evidence.contents, training=replace(evidence.contents.training, **changes))
+    return replace(evidence, contents=contents)
+
+
+def test_without_a_specification_there_is_nothing_to_hold_against(evidence):
+    changed = replace(evidence, contents=replace(evidence.contents, training=None))
+    assert found(changed, "training.specification") == []
+    assert ("gap-not-admitted", "error") in found(changed, "evidence.gaps")
+
+
+def test_a_training_that_is_handed_its_result(evidence):
+    model = "data/artefacts/run-c/model.safetensors"
+    evidence.files.data["data/code/weights.bin"] = evidence.files.read(model)
+    assert found(evidence, "training.specification") == [("training-given-result", "warning")]
+    inputs = (
+        *evidence.contents.training.inputs,
+        Input(name="m", path=model, sha256=evidence.files.digests[model]),
+    )
+    del evidence.files.data["data/code/weights.bin"]
+    changed = with_training(evidence, inputs=inputs)
+    assert found(changed, "training.specification") == [("training-given-result", "warning")]
+
+
+def test_code_that_is_the_whole_payload_holds_the_result(evidence):
+    assert found(with_training(evidence, code="data"), "training.specification") == [
+        ("training-given-result", "warning")
+    ]
+
+
+def test_tensors_that_are_not_the_model(evidence):
+    outputs = replace(evidence.contents.training.outputs, tensors=("environment.json",))
+    assert found(with_training(evidence, outputs=outputs), "training.specification") == [
+        ("training-tensors-not-model", "warning")
+    ]
+    outputs = replace(outputs, tensors=())
+    assert found(with_training(evidence, outputs=outputs), "training.specification") == []
+
+
+def test_a_lock_that_lists_nothing_is_no_lock(evidence):
+    evidence.files.data["data/environment/requirements.txt"] = b"# empty\n"
+    assert ("gap-not-admitted", "error") in found(evidence, "evidence.gaps")
+    assert ("gap-not-admitted", "error") in found(
+        with_training(evidence, lock=None), "evidence.gaps"
+    )
+
+
+def test_a_data_version_of_any_words_is_none(evidence):
+    def spoil(run):
+        return replace(run, data=tuple(replace(each, sha256="yes") for each in run.data))
+
+    assert ("gap-not-admitted", "error") in found(
+        with_records(evidence, run_a=spoil), "evidence.gaps"
+    )
+
+
+# --- the report is always written ---------------------------------------------------------------------------------------
+
+
+def test_bytes_that_cannot_be_read_are_a_finding(evidence):
+    del evidence.files.data["data/runs/run-c/metrics.csv"]
+    assert ("file-missing", "error") in found(evidence, "gates.verdicts")
+
+
+def test_a_metric_that_is_nan_leaves_a_report_that_can_be_written(provider, tmp_path):
+    nan = MetricPoint("holdout_auc", 9, tiny.T0 * 2, math.nan)
+    provider.edit("run-c1", lambda run: replace(run, points=(*run.points, nan)))
+    provider.build(tmp_path / "b")
+    report = verify(
+        lambda: open_bag(tmp_path / "b"), "b", tiny.TRUST, clock=lambda: "2026-11-25T00:00:00.000Z"
+    )
+    canonical.serialise(codec.to_json(report))
+    assert report.claim("gates").status == "inconclusive"
+    assert report.claim("completeness").status == "met"

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from bundler.gates import holdout_rows, judge
+from bundler.records import DatasetVersion
+from bundler.spec import FactMap, Gate, Sampling
+from tests.property.strategies_records import DIGEST, record
+
+FACTS = FactMap()
+
+
+def gate(**changes) -> Gate:
+    sampling = Sampling(kind="proportion", dataset_role="holdout")
+    values = {"threshold": 0.7, "comparator": ">=", "sampling": sampling} | changes
+    return Gate(name="acc", category="performance", metric="holdout_accuracy", **values)
+
+
+def run(run_id, seed, value, **changes):
+    metrics = {} if value is None else {"holdout_accuracy": value}
+    return record(run_id, seed, metrics=metrics, **changes)
+
+
+HONEST = [run("a", 42, 0.80), run("b", 1, 0.81), run("c", 2, 0.79), run("d", 3, 0.80)]
+
+
+def verdict(records, **changes):
+    (result,) = judge([gate(**changes)], "a", records, FACTS)
+    return result
+
+
+def test_all_repetitions_count():
+    result = verdict(HONEST)
+    assert (result.verdict, result.runs) == ("met", 4)
+    assert result.estimate == pytest.approx(0.8)
+
+
+def test_a_bad_repetition_cannot_be_left_out():
+    assert verdict([*HONEST, run("e", 4, 0.2)]).verdict == "not met"
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf])
+def test_nor_by_not_logging_its_metric(value):
+    result = verdict([*HONEST, run("e", 4, value)])
+    assert result.verdict == "inconclusive"
+    assert "1 of 5 repetitions have no finite value" in result.explanation
+
+
+def test_the_same_seed_again_adds_nothing():
+    again = [run(f"again-{i}", 42, 0.80) for i in range(50)]
+    assert verdict([*HONEST, *again]).runs == 4
+
+
+def test_an_unknown_run_has_no_repetitions():
+    (result,) = judge([gate()], "unknown", HONEST, FACTS)
+    assert (result.verdict, result.runs) == ("inconclusive", 0)
+
+
+def test_a_verifier_reads_values_its_own_way():
+    (result,) = judge([gate()], "a", HONEST, FACTS, lambda record, metric: 0.1)
+    assert result.verdict == "not met"
+    (result,) = judge([gate()], "a", HONEST, FACTS, lambda record, metric: math.nan)
+    assert (result.verdict, result.estimate) == ("inconclusive", None)
+
+
+def rows_of(*rows):
+    return tuple(DatasetVersion(name="d", role="holdout", sha256=DIGEST, rows=n) for n in rows)
+
+
+def test_rows_come_from_the_records():
+    assert holdout_rows(gate(), HONEST) == 400
+    assert holdout_rows(gate(sampling=None), HONEST) is None
+    other = Sampling(kind="proportion", dataset_role="holdout_2")
+    assert holdout_rows(gate(sampling=other), HONEST) is None
+    assert holdout_rows(gate(), []) is None
+
+
+@pytest.mark.parametrize("data", [(), rows_of(None), rows_of(400, 400)])
+def test_rows_unknown_or_ambiguous(data):
+    records = [record("a", 42, metrics={"holdout_accuracy": 0.8}, data=data)]
+    assert holdout_rows(gate(), records) is None
+
+
+def test_rows_on_which_the_repetitions_disagree():
+    """All are scored on one hold-out; a larger one that only the selected run claims must not narrow the bound."""
+    records = [run("a", 42, 0.80, data=rows_of(10**9)), *HONEST[1:]]
+    assert holdout_rows(gate(), records) is None
+    # The records of other data are no repetitions at all where their digests differ too.
+    assert verdict(records).verdict == "inconclusive"
+
+
+def test_a_declared_size_cannot_inflate_the_sample():
+    """Neither positives nor groups may exceed the recorded rows."""
+    too_many = Sampling(kind="auc", dataset_role="holdout", positives=5000)
+    assert verdict(HONEST, sampling=too_many).verdict == "inconclusive"
+    groups = Sampling(kind="difference", dataset_role="holdout", groups=(4000, 4000))
+    assert verdict(HONEST, sampling=groups).verdict == "inconclusive"

@@ -1,0 +1,203 @@
+"""Every row is provoked once, by one edit of an honest provider."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from bundler.errors import GapsError
+from bundler.records import CodeVersion, DatasetVersion
+from bundler.requirements import BUNDLE_REQUIREMENTS, is_date, run_requirements
+from bundler.spec import FactMap
+from tests import tiny
+
+ROWS = {row.code: row for row in (*BUNDLE_REQUIREMENTS, *run_requirements(FactMap()))}
+
+
+def setting(*path, value=None):
+    """An edit of bundle.yaml; no value: the key is taken out."""
+
+    def change(provider):
+        place = provider.config
+        for key in path[:-1]:
+            place = place[key]
+        if value is None:
+            del place[path[-1]]
+        else:
+            place[path[-1]] = value
+
+    return change
+
+
+def editing(run="run-a", **changes):
+    """An edit of one run."""
+    return lambda provider: provider.edit(run, lambda old: replace(old, **changes))
+
+
+def without_parameter(provider):
+    provider.edit("run-a", lambda run: replace(run, parameters={"rate": "1"}))
+
+
+def points(*metrics):
+    def keep(run):
+        return replace(run, points=tuple(point for point in run.points if point.metric in metrics))
+
+    return lambda provider: provider.edit("run-a", keep)
+
+
+def without_artefact(name):
+    def drop(run):
+        return replace(run, artefacts=tuple(each for each in run.artefacts if each.path != name))
+
+    return lambda provider: provider.edit("run-a", drop)
+
+
+def only_selected(provider):
+    provider.runs = [run for run in provider.runs if run.source.run_id == "run-c"]
+
+
+def fewer_repetitions(provider):
+    provider.runs = [run for run in provider.runs if run.source.run_id not in {"run-c2", "run-c3"}]
+
+
+def code_without_files(provider):
+    folder = provider.root / "repository"
+    (folder / "empty").mkdir()
+    (folder / "empty" / ".keep").write_text("")
+    git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-qm", "empty"], check=True)
+    provider.config["training"]["code"] = "repository/empty"
+
+
+def empty_lock(provider):
+    (provider.root / "empty.txt").write_text("# nothing yet\n")
+    provider.config["training"]["lock"] = "empty.txt"
+
+
+PROVOCATIONS = {
+    "system-identity": setting("system", "version", value="TODO"),
+    "intended-purpose": setting("system", "intended_purpose", value=" "),
+    "provider": setting("system", "provider", value="todo: legal name"),
+    "responsible-person": setting("system", "responsible"),
+    "rationale": setting("selection", "rationale", value="TODO"),
+    "criteria-dated": setting("selection", "declared_at"),
+    "candidates": only_selected,
+    "gates": setting("gates", value=[]),
+    "gate-fairness": lambda provider: provider.config["gates"].pop(),
+    "repetitions": fewer_repetitions,
+    "mechanisms": setting("reproducibility", "mechanisms", value=["TODO"]),
+    "limitations": setting("reproducibility", "limitations"),
+    "tolerances": setting("reproducibility", "tolerances", value=[]),
+    "training-spec": setting("training"),
+    "code-included": code_without_files,
+    "lock": empty_lock,
+    "lock-hashed": lambda provider: None,
+    "run-code-version": editing(code=CodeVersion(dirty=False)),
+    "run-code-clean": editing(tags={"data.sha256": "0" * 64}),
+    "run-code-dirty": editing(tags={"data.sha256": "0" * 64, "dirty": "true"}),
+    "run-data-version": editing(tags={"dirty": "false", "data.sha256": "version 1"}),
+    "run-parameters": editing(parameters={}),
+    "run-seed": without_parameter,
+    "run-environment": without_artefact("environment.json"),
+    "run-times": editing(ended=None),
+    "run-history": points("val_auc", "val_disparity", "holdout_auc"),
+    "run-hold-out": points("train_loss", "val_auc", "val_disparity"),
+    "run-model": without_artefact("model.safetensors"),
+}
+
+
+def test_every_row_has_a_provocation():
+    assert sorted(PROVOCATIONS) == sorted(ROWS)
+    assert len(ROWS) == len(BUNDLE_REQUIREMENTS) + len(run_requirements(FactMap()))
+
+
+def gaps(provider, tmp_path):
+    return {gap.code: gap for gap in provider.build(tmp_path / "bundle").index.gaps}
+
+
+def test_an_honest_provider_has_the_one_gap_that_its_lock_has(provider: tiny.Provider, tmp_path):
+    assert set(gaps(provider, tmp_path)) == {"lock-hashed"}
+
+
+@pytest.mark.parametrize("code", sorted(ROWS))
+def test_each_gap_is_named(code, provider: tiny.Provider, tmp_path):
+    PROVOCATIONS[code](provider)
+    found = gaps(provider, tmp_path)
+    assert code in found
+    gap, row = found[code], ROWS[code]
+    assert (gap.level, gap.point, gap.message, gap.remedy) == (
+        row.level,
+        row.point,
+        row.message,
+        row.remedy,
+    )
+    if code.startswith("run-"):
+        assert "run-a" in gap.subject
+    else:
+        assert gap.subject == "bundle"
+
+
+REQUIRED = sorted(code for code, row in ROWS.items() if row.level == "required")
+
+
+@pytest.mark.parametrize("code", REQUIRED)
+def test_strict_refuses_what_is_required_and_leaves_nothing(
+    code, provider: tiny.Provider, tmp_path
+):
+    PROVOCATIONS[code](provider)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with pytest.raises(GapsError) as caught:
+        provider.build(folder / "bundle", strict=True)
+    assert ROWS[code].message in caught.value.message
+    assert caught.value.exit_code == 1
+    assert list(folder.iterdir()) == []
+
+
+def test_strict_lets_recommended_gaps_pass(provider: tiny.Provider, tmp_path):
+    assert provider.build(tmp_path / "bundle", strict=True).index.gaps
+
+
+def test_required_gaps_come_first(provider: tiny.Provider, tmp_path):
+    for code in ("responsible-person", "run-code-clean", "run-seed", "lock"):
+        PROVOCATIONS[code](provider)
+    levels = [gap.level for gap in provider.build(tmp_path / "bundle").index.gaps]
+    assert levels == sorted(levels, reverse=True)
+    assert set(levels) == {"required", "recommended"}
+
+
+def test_many_runs_are_counted_and_three_are_named(provider: tiny.Provider, tmp_path):
+    provider.runs = [replace(run, tags={}) for run in provider.runs]
+    gap = gaps(provider, tmp_path)["run-data-version"]
+    assert gap.subject.startswith("9 of 9 runs: ")
+    assert gap.subject.count("run-") == 3
+    assert gap.subject.endswith(", …")
+
+
+def test_a_failed_run_need_not_have_what_only_a_finished_one_can(provider: tiny.Provider, tmp_path):
+    provider.edit("run-e", lambda run: replace(run, points=(), artefacts=(), ended=None))
+    assert set(gaps(provider, tmp_path)) == {"lock-hashed"}
+
+
+def test_a_tracker_digest_is_no_data_version(provider: tiny.Provider, tmp_path):
+    data = (DatasetVersion(name="d", tracker_digest="1a2b3c4d", sha256="1a2b3c4d"),)
+    provider.edit("run-a", lambda run: replace(run, tags={"dirty": "false"}, data=data))
+    assert "run-data-version" in gaps(provider, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "dated"),
+    [
+        ("2026-11-25", True),
+        ("2026-11-25T10:00:00Z", True),
+        ("yesterday", False),
+        ("25.11.2026", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_dates(text, dated):
+    assert is_date(text) is dated

@@ -1,0 +1,232 @@
+"""What is shipped for a re-run, with a real git repository."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bundler.errors import GapsError, SourceError, UsageError
+from bundler.records import CodeVersion
+from tests import tiny
+
+
+def git(provider, *arguments):
+    folder = provider.root / "repository"
+    command = [
+        "git",
+        "-C",
+        str(folder),
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t@example.org",
+        *arguments,
+    ]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def commit(provider, **files):
+    for name, text in files.items():
+        path = provider.root / "repository" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    git(provider, "add", ".")
+    git(provider, "commit", "-qm", "more")
+    head = git(provider, "rev-parse", "HEAD")
+    provider.runs = [replace(run, code=replace(run.code, commit=head)) for run in provider.runs]
+
+
+def gaps(built):
+    return {gap.code: gap for gap in built.index.gaps}
+
+
+def code_in(folder):
+    return sorted(
+        path.relative_to(folder / "data/code").as_posix()
+        for path in (folder / "data/code").rglob("*")
+        if path.is_file()
+    )
+
+
+def test_the_code_is_that_of_the_recorded_commit(provider, tmp_path):
+    (provider.root / "repository" / "train.py").write_text("changed and not committed\n")
+    provider.build(tmp_path / "b")
+    assert (tmp_path / "b/data/code/train.py").read_text() == tiny.TRAIN
+
+
+@pytest.mark.parametrize(
+    "recorded", [None, "f" * 40, "main", "--output=/tmp/aisdp-injected", "HEAD"]
+)
+def test_a_commit_that_is_not_there_is_a_gap(recorded, provider, tmp_path):
+    provider.edit("run-c", lambda run: replace(run, code=CodeVersion(commit=recorded, dirty=False)))
+    built = provider.build(tmp_path / "b")
+    assert gaps(built)["code-commit-missing"].level == "required"
+    assert "train.py" in code_in(tmp_path / "b")
+    assert not Path("/tmp/aisdp-injected").exists()
+
+
+def test_files_that_cannot_stand_in_a_bag_are_a_gap(provider, tmp_path):
+    (provider.root / "repository" / "link").symlink_to("/etc/passwd")
+    commit(
+        provider,
+        **{
+            ".env": "SECRET=1",
+            "a b.py": "",
+            "ä.py": "",
+            "ok.py": "",
+            "Train.py": "",
+            "d/" * 14 + "x.py": "",
+        },
+    )
+    built = provider.build(tmp_path / "b")
+    # Of two names that differ by case alone, the first in order is shipped.
+    assert code_in(tmp_path / "b") == ["Train.py", "data.csv", "ok.py", "requirements.txt"]
+    gap = gaps(built)["code-left-out"]
+    assert gap.level == "recommended"
+    assert gap.subject.startswith("6 files: '.env', 'a b.py', 'd/d/")
+
+
+def test_stores_inside_the_code_folder_are_no_code(provider, tmp_path):
+    commit(provider, **{"store/db.txt": "runs", "stored.py": ""})
+    provider.config["sources"][0] |= {"store": "repository/store", "artefacts": "elsewhere"}
+    provider.build(tmp_path / "b")
+    assert code_in(tmp_path / "b") == ["data.csv", "requirements.txt", "stored.py", "train.py"]
+
+
+def test_a_folder_of_the_repository(provider, tmp_path):
+    commit(provider, **{"src/model.py": "x = 1\n"})
+    provider.config["training"]["code"] = "repository/src"
+    provider.build(tmp_path / "b")
+    assert code_in(tmp_path / "b") == ["model.py"]
+
+
+def test_the_specification(provider, tmp_path):
+    provider.build(tmp_path / "b")
+    spec = json.loads((tmp_path / "b/data/spec/training.json").read_text())
+    assert spec["run"] == "run-c"
+    assert spec["seed"] == 42
+    assert spec["parameters"] == {"model": "mlp", "rate": "0.01", "seed": "42"}
+    assert spec["lock"] == "data/environment/requirements.txt"
+    assert spec["expected_seconds"] == 1.0
+    assert [each["path"] for each in spec["inputs"]] == ["data/datasets/data/data.csv"]
+
+
+def test_times_that_run_backwards_or_are_missing(provider, tmp_path):
+    provider.edit("run-c", lambda run: replace(run, ended=run.started - 5000))
+    provider.build(tmp_path / "a")
+    provider.edit("run-c", lambda run: replace(run, ended=None))
+    provider.build(tmp_path / "b")
+    found = [
+        json.loads((tmp_path / n / "data/spec/training.json").read_text())["expected_seconds"]
+        for n in "ab"
+    ]
+    assert found == [0.0, None]
+
+
+def test_without_a_section_training(provider, tmp_path):
+    del provider.config["training"]
+    built = provider.build(tmp_path / "b")
+    assert {"training-spec", "code-included", "lock"} <= set(gaps(built))
+    assert not (tmp_path / "b/data/code").exists()
+
+
+def test_without_a_lock(provider, tmp_path):
+    del provider.config["training"]["lock"]
+    built = provider.build(tmp_path / "b")
+    assert {"lock", "lock-hashed"} <= set(gaps(built))
+
+
+def test_a_hashed_lock(provider, tmp_path):
+    (provider.root / "lock.txt").write_text("numpy==2.0.0 --hash=sha256:" + "0" * 64 + "\n")
+    provider.config["training"]["lock"] = "lock.txt"
+    assert gaps(provider.build(tmp_path / "b")) == {}
+
+
+def test_tensors_that_the_run_does_not_have_are_a_gap(provider, tmp_path):
+    provider.config["training"]["outputs"]["tensors"] = ["model.safetensors", "other.safetensors"]
+    gap = gaps(provider.build(tmp_path / "b"))["tensors-missing"]
+    assert "'other.safetensors'" in gap.subject + gap.message
+    assert "model.safetensors'" not in gap.message.replace("'other.safetensors'", "")
+
+
+def refused(provider, tmp_path, error):
+    with pytest.raises(error) as caught:
+        provider.build(tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+    assert caught.value.remedy
+    return caught.value.message
+
+
+@pytest.mark.parametrize("location", ["/etc", "..", "a/../../b", "."])
+def test_an_output_outside_of_the_output_folder_is_a_gap(location, provider, tmp_path):
+    provider.config["training"]["outputs"]["location"] = location
+    gap = gaps(provider.build(tmp_path / "b"))["training-unrunnable"]
+    assert gap.level == "required"
+    assert "is no path below {out}" in gap.message
+
+
+@pytest.mark.parametrize("section", ["command", "environment"])
+def test_a_placeholder_that_means_nothing_is_a_gap(section, provider, tmp_path):
+    if section == "command":
+        provider.config["training"]["command"].append("{parameter.rat}")
+    else:
+        provider.config["training"]["environment"] = {"X": "{parameter.rat}"}
+    gap = gaps(provider.build(tmp_path / "b"))["training-unrunnable"]
+    assert "{parameter.rat}" in gap.message
+    with pytest.raises(GapsError):
+        provider.build(tmp_path / "c", strict=True)
+
+
+def test_an_output_that_no_verifier_can_read(provider, tmp_path):
+    provider.config["training"]["outputs"]["tracker"] = "excel"
+    with pytest.raises(UsageError, match="no importer for 'excel'"):
+        provider.build(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("code", "missing", "is not a folder"),
+        ("lock", "missing.txt", "training.lock: cannot read"),
+        ("lock", ".", "Is a directory"),
+        ("inputs", {"data": "missing.csv"}, "training.inputs.data: cannot read"),
+        ("inputs", {"data": "repository"}, "Is a directory"),
+    ],
+)
+def test_paths_that_are_not_there(key, value, words, provider, tmp_path):
+    provider.config["training"][key] = value
+    assert words in refused(provider, tmp_path, SourceError)
+
+
+@pytest.mark.parametrize("name", ["../../x", "a b", "ä", ".x", "a/../b"])
+def test_input_names_that_cannot_stand_in_a_bag(name, provider, tmp_path):
+    provider.config["training"]["inputs"] = {name: "repository/data.csv"}
+    assert "cannot stand in a bag" in refused(provider, tmp_path, UsageError)
+
+
+def test_a_file_name_that_cannot_stand_in_a_bag(provider, tmp_path):
+    (provider.root / "repository/data.csv").rename(provider.root / "the data.csv")
+    provider.config["training"]["inputs"] = {"data": "the data.csv"}
+    assert "cannot stand in a bag" in refused(provider, tmp_path, UsageError)
+
+
+def test_no_repository(provider, tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    (provider.root / "plain").mkdir()
+    provider.config["training"]["code"] = "plain"
+    assert "not a git repository" in refused(provider, tmp_path, SourceError)
+
+
+def test_a_repository_without_a_commit(provider, tmp_path):
+    subprocess.run(["git", "init", "-q", str(provider.root / "fresh")], check=True)
+    provider.config["training"]["code"] = "fresh"
+    assert "has no commit" in refused(provider, tmp_path, SourceError)
+
+
+def test_a_selected_run_without_a_seed(provider, tmp_path):
+    provider.edit("run-c", lambda run: replace(run, parameters={"rate": "1"}))
+    assert "records no seed" in refused(provider, tmp_path, UsageError)

@@ -139,7 +139,12 @@ def _software(evidence: Evidence, spec: TrainingSpec, python: Path) -> tuple[Kno
     if spec.lock is None:
         return ()
     declared = parse_requirements(evidence.files.read(spec.lock).decode("utf-8", "replace"))
-    return environment.differences(declared.packages, environment.installed(python), python=python)
+    return environment.differences(
+        declared.packages,
+        environment.installed(python),
+        python=python,
+        conditional=declared.conditional,
+    )
 
 
 @contextmanager

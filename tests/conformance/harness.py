@@ -51,7 +51,7 @@ class Bundle:
         data[offset] ^= 1
         self.file(path).write_bytes(data)
 
-    def do_cut(self, path: str, bytes: int) -> None:  # noqa: A002
+    def do_cut(self, path: str, bytes: int) -> None:
         self.file(path).write_bytes(self.file(path).read_bytes()[:-bytes])
 
     def do_prepend(self, path: str, base64: str) -> None:
@@ -168,7 +168,11 @@ class Bundle:
         self.do_sign(payload=document)
 
     def do_sign(
-        self, payload=None, type: str = "application/vnd.in-toto+json", with_: tuple = ("key",), **more  # noqa: A002
+        self,
+        payload=None,
+        type: str = "application/vnd.in-toto+json",
+        with_: tuple = ("key",),
+        **more,
     ) -> None:
         keys = more.get("with", with_)
         data = self.payload() if payload is None else payload
@@ -190,14 +194,18 @@ class Bundle:
         target = self.path.with_suffix(".tar")
         with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as archive:
             for path in sorted(self.digests(".")):
-                archive.addfile(member(path, self.file(path).stat().st_size), self.file(path).open("rb"))
+                archive.addfile(
+                    member(path, self.file(path).stat().st_size), self.file(path).open("rb")
+                )
         # tarfile pads to 10 KiB; the format of a bundle ends after two empty blocks.
         data = target.read_bytes()
         end = len(data.rstrip(b"\0"))
         target.write_bytes(data[: end + (-end % 512) + 1024])
         self.path = target
 
-    def do_member(self, name: str, type: str = "0", mode: int = 0o644, text: str = "", **more) -> None:  # noqa: A002
+    def do_member(
+        self, name: str, type: str = "0", mode: int = 0o644, text: str = "", **more
+    ) -> None:
         info = member(name, len(text))
         info.type, info.mode, info.linkname = type.encode(), mode, more.get("linkname", "")
         data = self.path.read_bytes()[:-1024]
@@ -218,7 +226,9 @@ class Bundle:
         return {file.relative_to(self.path).as_posix(): sha256(file.read_bytes()) for file in files}
 
     def manifest(self, name: str, digests: dict[str, str]) -> None:
-        self.file(name).write_text("".join(f"{digests[path]}  {path}\n" for path in sorted(digests)))
+        self.file(name).write_text(
+            "".join(f"{digests[path]}  {path}\n" for path in sorted(digests))
+        )
 
 
 def member(name: str, size: int) -> tarfile.TarInfo:
@@ -273,8 +283,6 @@ def encode(data: bytes) -> str:
 
 def decode(text: str | None) -> bytes:
     return base64.b64decode(text or "")
-
-
 
 
 TRUSTED = keyid(serialization.load_pem_private_key((KEYS / "key.pem").read_bytes(), None))  # type: ignore[arg-type]

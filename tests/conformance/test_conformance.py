@@ -57,7 +57,11 @@ def test_tampering_is_found_and_named(case, tmp_path, monkeypatch):
 
     code, report = verify(bundle.path, tmp_path / "report.json", monkeypatch)
 
-    findings = [(finding["code"], check["claim"]) for check in report["checks"] for finding in check["findings"]]
+    findings = [
+        (finding["code"], check["claim"])
+        for check in report["checks"]
+        for finding in check["findings"]
+    ]
     assert (expected["finding"], expected["claim"]) in findings
     assert code == expected["exit_code"]
 
@@ -73,16 +77,34 @@ def test_building_again_gives_the_valid_bundle_byte_for_byte(provider: tiny.Prov
 
 def test_every_finding_of_a_verifier_has_a_vector_or_a_test():
     """A check without a vector that makes it fail is a check that cannot fail."""
-    sources = ["checks", "evidence", "trust", "attestation", "chain", "manifest", "canonical", "codec", "history"]
+    sources = [
+        "evidence",
+        "trust",
+        "attestation",
+        "chain",
+        "manifest",
+        "canonical",
+        "codec",
+        "history",
+    ]
     texts = [(PACKAGE / f"{name}.py").read_text() for name in sources]
-    texts += [path.read_text() for path in (PACKAGE / "storage").glob("*.py")]
-    call = re.compile(r'(?:_finding|_error|_problem|Error|_refuse)\(\s*(?:f?)"([a-z0-9]+(?:-[a-z0-9]+)+)"')
+    texts += [
+        path.read_text()
+        for path in [*(PACKAGE / "storage").glob("*.py"), *(PACKAGE / "checks").glob("*.py")]
+    ]
+    call = re.compile(
+        r'(?:_?finding|_error|_problem|Error|_refuse)\(\s*(?:f?)"([a-z0-9]+(?:-[a-z0-9]+)+)"'
+    )
     codes = {code for text in texts for code in call.findall(text)}
     assert len(codes) > 50
-    expected = (json.loads((HERE / "tampered" / case / "expected.json").read_text()) for case in CASES)
+    expected = (
+        json.loads((HERE / "tampered" / case / "expected.json").read_text()) for case in CASES
+    )
     proven = {each["finding"] for each in expected}
     elsewhere = "\n".join(
-        path.read_text() for folder in ("unit", "property") for path in (HERE.parent / folder).rglob("*.py")
+        path.read_text()
+        for folder in ("unit", "property")
+        for path in (HERE.parent / folder).rglob("*.py")
     )
     assert sorted(code for code in codes - proven if f'"{code}"' not in elsewhere) == []
 

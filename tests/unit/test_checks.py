@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from bundler import canonical, checks, codec, resources
+from bundler import canonical, codec, resources
 from bundler.attestation import Release, Statement
 from bundler.checks import CHECKS, Evidence, recompute_gates, run_check
 from bundler.errors import MalformedError
 from bundler.evidence import intact_files, latest, read_contents
-from bundler.history import summarise, write_points
+from bundler.history import read_points, summarise, write_points
 from bundler.records import MetricPoint
 from bundler.spec import Condition, Exclusion, Input
 from bundler.storage import open_bag
@@ -99,7 +99,7 @@ def with_history(evidence, run_id, metric, value):
     record = evidence.contents.record(run_id)
     points = [
         point._replace(value=value) if point.metric == metric else point
-        for point in checks.read_points(evidence.files.read(record.history.path), name="x")
+        for point in read_points(evidence.files.read(record.history.path), name="x")
     ]
     data = write_points(points)
     evidence.files.data[record.history.path] = data

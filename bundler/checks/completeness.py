@@ -1,0 +1,251 @@
+"""Completeness: schemas, raw histories, artefacts, the required facts, the training specification."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from bundler import canonical, codec, requirements
+from bundler.checks.model import Evidence, finding
+from bundler.facts import roles
+from bundler.history import read_points, summarise
+from bundler.lockfiles import parse_requirements
+from bundler.manifest import INDEX, RECORDS
+from bundler.placeholders import expand, values_for
+from bundler.records import RunRecord, artefact_location, history_location
+from bundler.report import Finding
+from bundler.spec import BUNDLE_SCHEMAS, TrainingSpec
+
+
+def schema_files(evidence: Evidence) -> Iterator[Finding]:
+    """The schemas in the bag must be the ones that this program knows, byte for byte."""
+    for name in BUNDLE_SCHEMAS:
+        data = evidence.schemas[name]
+        path = f"schema/{name}"
+        if path not in evidence.files:
+            yield finding("schema-missing", path, "is not in the bundle")
+        elif evidence.files.read(path) != data:
+            yield finding("schema-changed", path, "is not the schema of that name and version")
+
+
+def schema_conformance(evidence: Evidence) -> Iterator[Finding]:
+    """Index, records and training specification must satisfy their JSON Schemas."""
+    index = evidence.contents.index
+    yield from _violations(evidence, "bundle-1.schema.json", codec.to_json(index), INDEX)
+    for number, record in enumerate(evidence.contents.log, start=1):
+        place = f"{RECORDS}, line {number}"
+        yield from _violations(evidence, "run-record-1.schema.json", codec.to_json(record), place)
+    if evidence.contents.training is not None:
+        value = codec.to_json(evidence.contents.training)
+        yield from _violations(
+            evidence, "training-spec-1.schema.json", value, index.training_spec or ""
+        )
+
+
+def _violations(evidence: Evidence, schema: str, value: Any, place: str) -> Iterator[Finding]:
+    for error in _validator(evidence.schemas[schema]).iter_errors(value):
+        path = "".join(f"[{part!r}]" for part in error.absolute_path)
+        yield finding("schema-violation", place, f"{path or 'document'}: {error.message[:200]}")
+
+
+@cache
+def _validator(schema: bytes) -> Any:
+    """The validator for a schema, built once: it costs more than many validations."""
+    # jsonschema takes a tenth of a second to import.
+    from jsonschema import Draft202012Validator  # noqa: PLC0415
+
+    return Draft202012Validator(canonical.parse(schema, name="schema"))  # type: ignore[arg-type]  # an object
+
+
+def record_amendments(evidence: Evidence) -> Iterator[Finding]:
+    """A run that stands in several lines is shown: the later line replaces the earlier one.
+
+    What a run was made from and gave is settled when it has finished; a later line that says otherwise needs a reason.
+    """
+    seen: dict[str, RunRecord] = {}
+    for number, record in enumerate(evidence.contents.log, start=1):
+        earlier = seen.get(record.id)
+        seen[record.id] = record
+        if earlier is None:
+            continue
+        yield finding(
+            "log-amended",
+            record.id,
+            f"line {number} replaces an earlier record of this run",
+            "note",
+        )
+        if earlier.status == "finished" and _result(earlier) != _result(record):
+            yield finding(
+                "log-result-amended",
+                record.id,
+                f"line {number} gives a finished run other parameters, data, seed or results than before",
+                "warning",
+                "Ask the provider why a finished run changed.",
+            )
+
+
+def _result(record: RunRecord) -> tuple[Any, ...]:
+    """What cannot change once a run has finished. Roles of metrics are the provider's words for them."""
+    metrics = {(each.name, each.points, each.last, each.last_step) for each in record.metrics}
+    data = {(each.role, each.sha256, each.rows) for each in record.data}
+    return record.status, record.seed, dict(record.parameters), data, metrics
+
+
+def record_histories(evidence: Evidence) -> Iterator[Finding]:
+    """Each record's summary must follow from the raw history, and each history must belong to a record."""
+    claimed = set()
+    for record in evidence.contents.records:
+        path = history_location(record.id)
+        claimed.add(path)
+        yield from _history_findings(evidence, record, path)
+    for path in evidence.files.below("data/runs"):
+        if path not in claimed:
+            yield finding("history-orphan", path, "belongs to no run of the log")
+
+
+def _history_findings(evidence: Evidence, record: RunRecord, path: str) -> Iterator[Finding]:
+    if record.history is None:
+        if record.metrics:
+            yield finding("history-missing", record.id, "metrics are summarised without a history")
+        return
+    if (record.history.path, record.history.sha256) != (path, evidence.files.digests.get(path)):
+        yield finding("history-digest", record.id, "the metric history is not the recorded one")
+        return
+    points = list(read_points(evidence.files.read(path), name=path))
+    known = roles(evidence.contents.index.facts, {point.metric for point in points})
+    if summarise(points, known) != record.metrics:
+        yield finding(
+            "history-summary",
+            record.id,
+            "the summary of the metrics does not follow from the history",
+        )
+
+
+def record_artefacts(evidence: Evidence) -> Iterator[Finding]:
+    """Embedded artefacts must have the recorded bytes; those not embedded are named as not supplied."""
+    claimed = set()
+    absent = 0
+    for record in evidence.contents.records:
+        for artefact in record.artefacts:
+            location = artefact_location(record.id, artefact)
+            if location not in evidence.files:
+                absent += 1
+                continue
+            claimed.add(location)
+            if evidence.files.digests[location] != artefact.sha256:
+                yield finding(
+                    "artefact-digest", location, f"is not artefact {artefact.path} of the run"
+                )
+    for path in evidence.files.below("data/artefacts"):
+        if path not in claimed:
+            yield finding("artefact-orphan", path, "belongs to no run of the log")
+    if absent:
+        yield finding(
+            "artefact-not-supplied",
+            "log",
+            f"{absent} artefacts are recorded by digest and not in the bundle",
+            "note",
+        )
+
+
+def evidence_gaps(evidence: Evidence) -> Iterator[Finding]:
+    """What is asked for and not shown, recomputed; a gap that the bundle does not admit is named as that too."""
+    contents = evidence.contents
+    admitted = {(gap.code, gap.level) for gap in contents.index.gaps}
+    for gap in requirements.gaps(_declared(evidence)):
+        if (gap.code, gap.level) not in admitted:
+            yield finding(
+                "gap-not-admitted",
+                gap.subject,
+                f"the bundle does not admit: {gap.message}",
+                "error",
+            )
+    for gap in contents.index.gaps:
+        yield finding(
+            f"gap-{gap.level}",
+            gap.subject,
+            f"{gap.message} ({gap.point})",
+            "error" if gap.level == "required" else "note",
+            gap.remedy,
+        )
+
+
+def _declared(evidence: Evidence) -> requirements.Declared:
+    contents, index = evidence.contents, evidence.contents.index
+    lock = contents.training.lock if contents.training else None
+    listed = None
+    if lock is not None and lock in evidence.files:
+        listed = parse_requirements(evidence.files.read(lock).decode("utf-8", "replace"))
+    return requirements.Declared(
+        system=index.system,
+        selection=index.selection,
+        reproducibility=index.reproducibility,
+        gates=index.gates,
+        facts=index.facts,
+        records=contents.records,
+        has_training_spec=contents.training is not None,
+        code_files=len(evidence.files.below(contents.training.code)) if contents.training else 0,
+        lock_present=listed is not None and listed.lists_any,
+        lock_hashed=listed is not None and listed.hashed,
+    )
+
+
+def training_specification(evidence: Evidence) -> Iterator[Finding]:
+    """What a re-run will execute must be the training of the selected run, on the data that the run recorded."""
+    training = evidence.contents.training
+    if training is None:
+        return
+    run = evidence.contents.record(training.run)
+    if run is None or training.run != evidence.contents.index.selection.run:
+        yield finding("training-run", training.run, "is not the selected run")
+        return
+    if training.seed != run.seed:
+        yield finding(
+            "training-seed", run.id, f"seed {training.seed} is not the recorded {run.seed}"
+        )
+    if dict(training.parameters) != dict(run.parameters):
+        yield finding("training-parameters", run.id, "the parameters are not the recorded ones")
+    # Raises where a placeholder means nothing; run_check makes a finding of it.
+    values = values_for(training, python="", bundle="", out="", seed=training.seed)
+    for text in (*training.command, *training.environment.values()):
+        expand(text, values)
+    recorded = {data.sha256 for data in run.data if data.sha256}
+    shipped = set()
+    for item in training.inputs:
+        shipped.add(item.sha256)
+        if evidence.files.digests.get(item.path) != item.sha256:
+            yield finding("training-input", item.path, "is not the declared input, or not there")
+    if recorded and not recorded & shipped:
+        yield finding(
+            "training-data",
+            run.id,
+            "no shipped input has the SHA-256 of the data that the run recorded",
+        )
+    yield from _training_outputs(evidence, training, run)
+
+
+def _training_outputs(
+    evidence: Evidence, training: TrainingSpec, run: RunRecord
+) -> Iterator[Finding]:
+    """Equal bits say something only if they are the model's, and if the training was not handed them."""
+    model = evidence.contents.index.facts.model
+    if training.outputs.tensors and model is not None and model not in training.outputs.tensors:
+        yield finding(
+            "training-tensors-not-model",
+            model,
+            "the tensors to be compared are not those of the model of this release",
+            "warning",
+        )
+    compared = {*training.outputs.tensors, model}
+    results = {each.sha256 for each in run.artefacts if each.path in compared and each.sha256}
+    given = [*evidence.files.below(training.code), *(item.path for item in training.inputs)]
+    for path in given:
+        if evidence.files.digests.get(path) in results:
+            yield finding(
+                "training-given-result",
+                path,
+                "the training is given the very file that it is to produce",
+                "warning",
+                "Take it out of code and inputs: copying it would look like reproducing it.",
+            )

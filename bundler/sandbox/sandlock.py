@@ -115,11 +115,14 @@ def _options(job: Job, temporary: Path, *, own_memory: bool) -> dict[str, Any]:
     prefixes = interpreter.prefixes(job.interpreter) if job.interpreter else {}
     python = {str(path): str(source) for path, source in prefixes.items() if path != source}
     readable = [*_READABLE, *shown, *map(str, prefixes)]
+    # A mount over /tmp would hide an interpreter that lies there; the job then gets another folder.
+    hidden = any(Path("/tmp") in path.parents for path in prefixes)  # noqa: S108
+    scratch = "/scratch" if hidden else "/tmp"  # noqa: S108
     for name in ("tmp", "shm"):
         (temporary / name).mkdir()
     writable = {
         str(OUT): str(job.output.resolve()),
-        "/tmp": str(temporary / "tmp"),  # noqa: S108
+        scratch: str(temporary / "tmp"),
         "/dev/shm": str(temporary / "shm"),  # noqa: S108
     }
     return {
@@ -130,7 +133,10 @@ def _options(job: Job, temporary: Path, *, own_memory: bool) -> dict[str, Any]:
         "fs_readable": [path for path in readable if path in shown or Path(path).exists()],
         "fs_writable": [*writable, "/dev/null"],
         "clean_env": True,
-        "env": process.environment(job),
+        "env": {
+            name: scratch if value == "/tmp" else value  # noqa: S108
+            for name, value in process.environment(job).items()
+        },
         "max_processes": job.limits.processes,
         "max_memory": job.limits.memory_bytes if own_memory else None,
         "no_coredump": True,

@@ -47,11 +47,15 @@ class Unconfined:
         temporary = Path(tempfile.mkdtemp(prefix="aisdp-unconfined-"))
         try:
             places = {str(check_target(m.target)): m.source.resolve() for m in job.mounts}
-            places |= {str(OUT): job.output.resolve(), "/tmp": temporary}  # noqa: S108
+            places[str(OUT)] = job.output.resolve()
             limits = process.rlimits(job.limits, processes=False, memory=False)
             launch = process.Launch(
                 argv=(*limits, *(_on_host(word, places) for word in job.command)),
-                environment={k: _on_host(v, places) for k, v in process.environment(job).items()},
+                environment={
+                    # Only HOME and TMPDIR are /tmp itself; anything else below it is the host's own.
+                    name: str(temporary) if value == "/tmp" else _on_host(value, places)  # noqa: S108
+                    for name, value in process.environment(job).items()
+                },
                 folder=Path(_on_host(str(job.working_directory), places)),
                 temporary=temporary,
             )

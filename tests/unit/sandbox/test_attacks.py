@@ -88,7 +88,7 @@ def test_nothing_outside_out_and_tmp_can_be_written(box, run):
         "for d in ('/', '/usr', '/etc', '/dev', '/bundle', '/var/tmp', os.path.dirname(os.__file__)):\n"
         " try: open(d + '/x-aisdp', 'w'); print('WROTE', d)\n"
         " except OSError as e: print(type(e).__name__)\n"
-        "open('/tmp/x-aisdp', 'w').write('1'); open('/out/x', 'w').write('1')"
+        "open(os.environ['TMPDIR'] + '/x-aisdp', 'w').write('1'); open('/out/x', 'w').write('1')"
     )
     outcome, log = run(box, code)
     assert outcome.exit_code == 0, log
@@ -134,7 +134,7 @@ def test_a_swarm_of_files_ends_the_job(box, run):
 def test_filling_tmp_is_limited(box, run):
     code = (
         "b = b'x' * (1 << 20)\n"
-        "f = open('/tmp/big', 'wb')\n"
+        "f = open(os.environ['TMPDIR'] + '/big', 'wb')\n"
         "try:\n"
         " for i in range(190): f.write(b); f.flush()\n"
         "except OSError as e: print('refused', e)\n"

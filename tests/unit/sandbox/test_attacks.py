@@ -115,7 +115,7 @@ def test_a_fork_bomb_is_contained(box, run):
 
 def test_filling_the_disk_ends_the_job(box, run):
     code = (
-        "b = b'x' * (1 << 20)\n"
+        "import os; b = b'x' * (1 << 20)\n"
         "for i in range(10**6):\n"
         " with open(f'/out/{i % 50}', 'ab') as f: f.write(b)"
     )
@@ -133,7 +133,7 @@ def test_a_swarm_of_files_ends_the_job(box, run):
 
 def test_filling_tmp_is_limited(box, run):
     code = (
-        "b = b'x' * (1 << 20)\n"
+        "import os; b = b'x' * (1 << 20)\n"
         "f = open(os.environ['TMPDIR'] + '/big', 'wb')\n"
         "try:\n"
         " for i in range(190): f.write(b); f.flush()\n"

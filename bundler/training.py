@@ -14,7 +14,7 @@ from bundler.lockfiles import Lock, parse_requirements
 from bundler.manifest import path_problem
 from bundler.placeholders import expand, values_for
 from bundler.records import MAX_DEPTH, RunRecord, artefact_location
-from bundler.repository import Repository
+from bundler.repository import CodeFile, Repository
 from bundler.spec import TRAINING_FORMAT, Gap, Input, Outputs, TrainingSpec
 from bundler.storage.writer import write_file
 
@@ -148,31 +148,41 @@ def _ship_code(
                 "Build from a clone that has the commit of the selected run.",
             )
         )
-    stores = _below(folder, base, config)
-    kept: set[str] = set()
+    kept, left_out = _sort_out(repository.files(commit), _below(folder, base, config))
+    for file, data in repository.contents(kept):
+        write_file(bag, f"{CODE}/{file.path}", data)
+    if left_out:
+        gaps.append(_left_out_gap(left_out))
+    return len(kept), gaps
+
+
+def _sort_out(
+    files: tuple[CodeFile, ...], stores: list[str]
+) -> tuple[list[CodeFile], list[CodeFile]]:
+    """The files that a bag can hold, and those it cannot. What lies in ``stores`` is no code."""
+    kept: dict[str, CodeFile] = {}
     left_out = []
-    for file in repository.files(commit):
+    for file in files:
         path = f"{CODE}/{file.path}"
         if any(file.path == store or file.path.startswith(store + "/") for store in stores):
             continue
         unfit = path_problem(path) is not None or path.count("/") >= MAX_DEPTH
         if unfit or file.kind != "file" or path.lower() in kept:
-            left_out.append(file.path)
-            continue
-        write_file(bag, path, repository.read(file))
-        kept.add(path.lower())
-    if left_out:
-        gaps.append(
-            _gap(
-                "recommended",
-                "code-left-out",
-                f"{len(left_out)} files: {', '.join(map(ascii, left_out[:3]))}",
-                "links, submodules and files whose names cannot stand in a bag (hidden, spaces, not ASCII, too deep,"
-                " another only by upper and lower case) are left out",
-                "Rename or replace them if the training needs them.",
-            )
-        )
-    return len(kept), gaps
+            left_out.append(file)
+        else:
+            kept[path.lower()] = file
+    return list(kept.values()), left_out
+
+
+def _left_out_gap(files: list[CodeFile]) -> Gap:
+    return _gap(
+        "recommended",
+        "code-left-out",
+        f"{len(files)} files: {', '.join(ascii(file.path) for file in files[:3])}",
+        "links, submodules and files whose names cannot stand in a bag (hidden, spaces, not ASCII, too deep,"
+        " another only by upper and lower case) are left out",
+        "Rename or replace them if the training needs them.",
+    )
 
 
 def _below(folder: Path, base: Path, config: BuildConfig) -> list[str]:

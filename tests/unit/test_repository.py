@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bundler.errors import SourceError
-from bundler.repository import Repository
+from bundler.repository import CodeFile, Repository
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -51,7 +51,8 @@ def test_files_of_the_root(root):
     repository = Repository(root)
     files = {file.path: file for file in repository.files(repository.head())}
     assert set(files) == {"train.py", "sub/model.py", "sub/deep/ä b\n.txt", "sub/link"}
-    assert repository.read(files["train.py"]) == b"print(1)\n"
+    wanted = [files["train.py"], files["sub/model.py"]]
+    assert [data for _, data in repository.contents(wanted)] == [b"print(1)\n", b"x = 1\n"]
     assert [path for path, file in files.items() if file.kind != "file"] == ["sub/link"]
     assert files["sub/link"].kind == "link"
 
@@ -208,3 +209,10 @@ def test_a_hook_cannot_lead_to_another_repository(root, tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
     monkeypatch.setenv("GIT_WORK_TREE", str(other))
     assert Repository(root).head() == expected
+
+
+def test_bytes_that_the_clone_does_not_have_are_an_error(root):
+    repository = Repository(root)
+    gone = CodeFile(path="train.py", blob="0" * 40)
+    with pytest.raises(SourceError, match="does not have the bytes"):
+        list(repository.contents([gone]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from bundler import canonical, chain, codec
 from bundler.errors import MalformedError
@@ -27,7 +28,7 @@ from bundler.progress import Progress, Silence
 from bundler.records import RunRecord
 from bundler.report import CheckResult, Finding, outcome_of
 from bundler.spec import Index, Predecessor, TrainingSpec
-from bundler.storage.hashing import digest_all, digest_bytes
+from bundler.storage.hashing import copy_and_digest, digest_all, digest_bytes
 from bundler.storage.model import Bag, shown
 
 MAX_TEXT = 1 << 30
@@ -64,6 +65,15 @@ class Files:
         if digest_bytes(data) != self.digests[path]:
             raise MalformedError("file-changed", f"{path} changed since it was hashed")
         return data
+
+    def copy(self, path: str, target: BinaryIO) -> None:
+        """Copy ``path``, of any size, into ``target``. Raises like :meth:`read`, after the bytes were written."""
+        if path not in self.digests:
+            raise MalformedError("file-missing", f"{path} is not in the bundle")
+        with self._bag.open(path) as file:
+            digest = copy_and_digest(file, target)
+        if digest != self.digests[path]:
+            raise MalformedError("file-changed", f"{path} changed since it was hashed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,8 @@ TAG_MANIFEST = "tagmanifest-sha256.txt"
 DECLARATION = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 
 INDEX = "data/bundle.json"
+CODE = "data/code"
+DATASETS = "data/datasets/"
 RECORDS = "data/records.jsonl"
 RELEASE_ENVELOPE = "signatures/release.dsse.json"
 SIGNATURES = frozenset({RELEASE_ENVELOPE})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from bundler.errors import MalformedError
 from bundler.spec import TrainingSpec
@@ -38,3 +38,24 @@ def values_for(
         **{f"input.{item.name}": f"{bundle}/{item.path}" for item in spec.inputs},
         **{f"parameter.{name}": str(value) for name, value in spec.parameters.items()},
     }
+
+
+_LOCATION = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def problems(spec: TrainingSpec) -> Iterator[str]:
+    """Say what keeps anybody from running ``spec`` or from reading its output, whatever the machine."""
+    location = spec.outputs.location
+    if not _LOCATION.fullmatch(location) or {".", ".."} & {*location.split("/")}:
+        yield f"outputs.location {location!a} is no plain path below {{out}}"
+    values = values_for(spec, python="", bundle="", out="", seed=spec.seed)
+    for name in spec.environment:
+        if not _VARIABLE.fullmatch(name):
+            yield f"{name!a} is no name of an environment variable"
+    for text in (*spec.command, *spec.environment.values()):
+        try:
+            if "\0" in expand(text, values):
+                yield f"{text!a} holds a NUL character"
+        except MalformedError as error:
+            yield error.message

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from bundler.records import Number, Scalar
+from bundler.records import MetricRole, Number, Scalar
 from bundler.spec import GateResult
 
 REPORT_FORMAT: Final = "urn:aisdp-bundler:report:1"
@@ -69,6 +69,7 @@ class MetricComparison:
     """A metric as declared and as re-run; ``points_differing`` counts the points of the history that differ."""
 
     metric: str
+    role: MetricRole
     declared: Number | None
     rerun: Number | None
     points_declared: int
@@ -121,7 +122,10 @@ class Rerun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """Which bundle was verified. ``tag_manifest_sha256`` identifies it; names are the provider's words."""
+    """Which bundle was verified. ``tag_manifest_sha256`` identifies it; names are the provider's words.
+
+    ``envelope_sha256`` is the digest of the release envelope that was verified.
+    """
 
     name: str
     tag_manifest_sha256: str | None
@@ -129,6 +133,7 @@ class Subject:
     version: str | None = None
     records: int | None = None
     signed_by: str | None = None
+    envelope_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,21 +44,27 @@ def configuration(record: RunRecord, facts: FactMap) -> tuple[tuple[str, Scalar]
 def repetitions(run: str, records: Sequence[RunRecord], facts: FactMap) -> tuple[RunRecord, ...]:
     """The finished runs with configuration and data of ``run``, one a seed, itself included, in order of the log.
 
-    A second run with the same seed is no independent repetition: the earliest of each seed counts, ``run`` first. A
-    run without a seed, or on other data, is none at all.
+    A second run with the same seed is no independent repetition: the one that started first counts, ``run`` before
+    all others. A run without a seed, or on other data, is none at all.
     """
+    alike = same_configuration(run, records, facts)
+    by_seed: dict[int | None, RunRecord] = {each.seed: each for each in alike if each.id == run}
+    for record in sorted(alike, key=lambda each: (each.started_at or "", each.id)):
+        if record.status == "finished" and record.seed is not None:
+            by_seed.setdefault(record.seed, record)
+    kept = {record.id for record in by_seed.values()}
+    return tuple(record for record in records if record.id in kept)
+
+
+def same_configuration(
+    run: str, records: Sequence[RunRecord], facts: FactMap
+) -> tuple[RunRecord, ...]:
+    """All runs with configuration and data of ``run``, whatever became of them, itself included."""
     chosen = next((record for record in records if record.id == run), None)
     if chosen is None:
         return ()
     wanted = (configuration(chosen, facts), _data(chosen))
-    by_seed: dict[int | None, RunRecord] = {chosen.seed: chosen}
-    for record in records:
-        if record.status != "finished" or record.seed is None:
-            continue
-        if (configuration(record, facts), _data(record)) == wanted:
-            by_seed.setdefault(record.seed, record)
-    kept = {record.id for record in by_seed.values()}
-    return tuple(record for record in records if record.id in kept)
+    return tuple(each for each in records if (configuration(each, facts), _data(each)) == wanted)
 
 
 def _data(record: RunRecord) -> frozenset[tuple[str | None, str | None]]:

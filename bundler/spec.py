@@ -107,11 +107,13 @@ class Sampling:
     - ``auc``: ``positives`` of the N rows are of the positive class (Hanley and McNeil 1982);
     - ``difference``: of two proportions over ``groups`` of rows, at their largest variance 1/4n.
 
-    N is the number of rows of the data set with role ``dataset_role`` as the runs recorded it.
+    N is the number of rows of the data set with role ``dataset_role`` as the runs recorded it. A proportion of only
+    some of them, such as recall (of the positives) or precision, needs ``denominator``, the number of those.
     """
 
     kind: Literal["proportion", "auc", "difference"]
     dataset_role: str
+    denominator: int | None = None
     positives: int | None = None
     groups: tuple[int, ...] = ()
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from bundler import canonical, codec, importers
 from bundler.config import BuildConfig, TrainingConfig
-from bundler.errors import MalformedError, SourceError, UsageError
+from bundler.errors import SourceError, UsageError
 from bundler.lockfiles import Lock, parse_requirements
-from bundler.manifest import path_problem
-from bundler.placeholders import expand, values_for
+from bundler.manifest import CODE, DATASETS, path_problem
+from bundler.placeholders import problems
 from bundler.records import MAX_DEPTH, RunRecord, artefact_location
 from bundler.repository import CodeFile, Repository
 from bundler.spec import TRAINING_FORMAT, Gap, Input, Outputs, TrainingSpec
 from bundler.storage.writer import write_file
 
-CODE = "data/code"
 SPEC = "data/spec/training.json"
 
 
@@ -79,16 +78,6 @@ def ship_training(config: BuildConfig, base: Path, bag: Path, selected: RunRecor
 def _unrunnable(spec: TrainingSpec, selected: RunRecord) -> list[Gap]:
     """What keeps a verifier from running the command and reading its output, whatever the machine."""
     importers.find(spec.outputs.tracker, built_in_only=True)
-    problems = []
-    location = PurePosixPath(spec.outputs.location)
-    if location.is_absolute() or ".." in location.parts or not location.parts:
-        problems.append(f"outputs.location {spec.outputs.location!r} is no path below {{out}}")
-    values = values_for(spec, python="", bundle="", out="", seed=spec.seed)
-    try:
-        for text in (*spec.command, *spec.environment.values()):
-            expand(text, values)
-    except MalformedError as error:
-        problems.append(error.message)
     return [
         _gap(
             "required",
@@ -97,7 +86,7 @@ def _unrunnable(spec: TrainingSpec, selected: RunRecord) -> list[Gap]:
             f"nobody can repeat the training as it is specified: {problem}",
             "Correct the section training.",
         )
-        for problem in problems
+        for problem in problems(spec)
     ]
 
 
@@ -201,7 +190,7 @@ def _below(folder: Path, base: Path, config: BuildConfig) -> list[str]:
 
 def _ship_input(name: str, file: Path, bag: Path) -> Input:
     data = _read(file, f"training.inputs.{name}")
-    path = f"data/datasets/{name}/{file.name}"
+    path = f"{DATASETS}{name}/{file.name}"
     problem = path_problem(path)
     if problem is not None:
         raise UsageError(

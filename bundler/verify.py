@@ -8,11 +8,11 @@ those that did not run included, and why.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bundler import __version__, resources
 from bundler.attestation import Statement, open_envelope
-from bundler.checks import CHECKS, Evidence, recompute_gates, run_check
+from bundler.checks import CHECKS, Evidence, run_check
 from bundler.errors import (
     BundlerError,
     EnvironmentNotRecreatableError,
@@ -37,6 +37,7 @@ from bundler.report import (
 )
 from bundler.rerun import RerunOutcome
 from bundler.spec import GateResult, Predecessor
+from bundler.storage.hashing import digest_bytes
 from bundler.storage.model import Bag
 from bundler.trust import Key, unseal
 
@@ -57,6 +58,7 @@ class _Ladder:
     evidence: Evidence | None = None
     files: Files | None = None
     signed_by: str | None = None
+    envelope_sha256: str | None = None
     refusal: BundlerError | None = None
     earlier: Predecessor | None = None
 
@@ -154,18 +156,22 @@ def _climb(
     _rerun(ladder, rerunner)
 
 
-def unsealed(bag: Bag, keys: tuple[Key, ...]) -> tuple[Statement, Key]:
-    """The statement in ``bag`` and the trusted key that signed it. Raises :class:`MalformedError`."""
+def unsealed(bag: Bag, keys: tuple[Key, ...]) -> tuple[Statement, Key, str]:
+    """The statement in ``bag``, the trusted key that signed it, and the SHA-256 of the envelope.
+
+    Raises :class:`MalformedError`.
+    """
     if RELEASE_ENVELOPE not in {entry.path for entry in bag.entries()}:
         raise MalformedError("signature-missing", f"{RELEASE_ENVELOPE} is not in the bundle")
     with bag.open(RELEASE_ENVELOPE) as file:
-        envelope = open_envelope(file.read(), name=RELEASE_ENVELOPE)
-    return unseal(envelope, keys, name=RELEASE_ENVELOPE)
+        data = file.read()
+    envelope = open_envelope(data, name=RELEASE_ENVELOPE)
+    return *unseal(envelope, keys, name=RELEASE_ENVELOPE), digest_bytes(data)
 
 
 def _unseal(ladder: _Ladder, bag: Bag, keys: tuple[Key, ...]) -> Statement | None:
     try:
-        statement, key = unsealed(bag, keys)
+        statement, key, ladder.envelope_sha256 = unsealed(bag, keys)
     except MalformedError as error:
         ladder.add(*_SIGNATURE, (finding_of(error, RELEASE_ENVELOPE),))
         return None
@@ -198,7 +204,7 @@ def _examine_contents(
             ladder.add(check.id, check.claim, check.title, run_check(check, evidence))
             step.advance()
     try:
-        ladder.gates = recompute_gates(evidence)
+        ladder.gates = evidence.gate_results
     except MalformedError:
         # The check of the gates has said so.
         ladder.gates = ()
@@ -222,6 +228,13 @@ def _rerun(ladder: _Ladder, rerunner: Rerunner | None) -> None:
         return
     except MalformedError as error:
         ladder.add(*_RERUN, (finding_of(error),))
+        return
+    except (BundlerError, OSError) as error:
+        # This machine's trouble, such as a full disk, is no evidence against the provider.
+        trouble = replace(
+            finding_of(MalformedError("rerun-failed", str(error))), severity="warning"
+        )
+        ladder.add(*_RERUN, (trouble,))
         return
     ladder.reruns = (outcome.rerun,) if outcome.rerun else ()
     ladder.add(*_RERUN, outcome.findings)
@@ -289,4 +302,5 @@ def _subject(name: str, ladder: _Ladder) -> Subject:
         version=contents.index.system.version if contents else None,
         records=len(contents.records) if contents else None,
         signed_by=ladder.signed_by,
+        envelope_sha256=ladder.envelope_sha256,
     )

@@ -7,12 +7,11 @@ provokes it, is in docs/findings.md. Checks on files come before these (:mod:`bu
 from __future__ import annotations
 
 from bundler.checks import completeness, gates, release, selection
-from bundler.checks.gates import recompute_gates
 from bundler.checks.model import Check, Evidence, finding
 from bundler.errors import MalformedError
 from bundler.report import Finding
 
-__all__ = ["CHECKS", "Check", "Evidence", "recompute_gates", "run_check"]
+__all__ = ["CHECKS", "Check", "Evidence", "run_check"]
 
 CHECKS: tuple[Check, ...] = (
     Check(
@@ -104,6 +103,18 @@ CHECKS: tuple[Check, ...] = (
         claim="selection",
         title="excluded runs are in the log, with reasons",
         run=selection.selection_exclusions,
+    ),
+    Check(
+        id="gates.declarations",
+        claim="gates",
+        title="gates are about the hold-out, at a confidence that means something",
+        run=gates.gate_declarations,
+    ),
+    Check(
+        id="gates.repetitions",
+        claim="gates",
+        title="no repetition is disguised, and one seed gives one result",
+        run=gates.gate_repetitions,
     ),
     Check(
         id="gates.verdicts",

@@ -11,11 +11,11 @@ from bundler.checks.model import Evidence, finding
 from bundler.facts import roles
 from bundler.history import read_points, summarise
 from bundler.lockfiles import parse_requirements
-from bundler.manifest import INDEX, RECORDS
-from bundler.placeholders import expand, values_for
+from bundler.manifest import CODE, DATASETS, INDEX, RECORDS
+from bundler.placeholders import problems
 from bundler.records import RunRecord, artefact_location, history_location
 from bundler.report import Finding
-from bundler.spec import BUNDLE_SCHEMAS, TrainingSpec
+from bundler.spec import BUNDLE_SCHEMAS, Gap, TrainingSpec
 
 
 def schema_files(evidence: Evidence) -> Iterator[Finding]:
@@ -150,25 +150,28 @@ def record_artefacts(evidence: Evidence) -> Iterator[Finding]:
 
 
 def evidence_gaps(evidence: Evidence) -> Iterator[Finding]:
-    """What is asked for and not shown, recomputed; a gap that the bundle does not admit is named as that too."""
-    contents = evidence.contents
-    admitted = {(gap.code, gap.level) for gap in contents.index.gaps}
-    for gap in requirements.gaps(_declared(evidence)):
-        if (gap.code, gap.level) not in admitted:
+    """What is asked for and not shown, recomputed. What the build alone could see is shown as the provider's words."""
+    found = tuple(requirements.gaps(_declared(evidence)))
+    admitted = evidence.contents.index.gaps
+    for gap in found:
+        if gap not in admitted:
             yield finding(
-                "gap-not-admitted",
-                gap.subject,
-                f"the bundle does not admit: {gap.message}",
-                "error",
+                "gap-not-admitted", gap.subject, f"the bundle does not admit: {gap.message}"
             )
-    for gap in contents.index.gaps:
-        yield finding(
-            f"gap-{gap.level}",
-            gap.subject,
-            f"{gap.message} ({gap.point})",
-            "error" if gap.level == "required" else "note",
-            gap.remedy,
-        )
+        yield _gap_finding(gap, gap.message)
+    for gap in admitted:
+        if gap not in found:
+            yield _gap_finding(gap, f"the provider says: {gap.message}")
+
+
+def _gap_finding(gap: Gap, message: str) -> Finding:
+    return finding(
+        f"gap-{gap.level}",
+        gap.subject,
+        f"{message} ({gap.point})",
+        "error" if gap.level == "required" else "note",
+        gap.remedy,
+    )
 
 
 def _declared(evidence: Evidence) -> requirements.Declared:
@@ -206,29 +209,38 @@ def training_specification(evidence: Evidence) -> Iterator[Finding]:
         )
     if dict(training.parameters) != dict(run.parameters):
         yield finding("training-parameters", run.id, "the parameters are not the recorded ones")
-    # Raises where a placeholder means nothing; run_check makes a finding of it.
-    values = values_for(training, python="", bundle="", out="", seed=training.seed)
-    for text in (*training.command, *training.environment.values()):
-        expand(text, values)
+    for problem in problems(training):
+        yield finding("training-unrunnable", run.id, problem)
+    if training.code != CODE or any(not item.path.startswith(DATASETS) for item in training.inputs):
+        yield finding(
+            "training-place",
+            run.id,
+            f"code and inputs must lie in {CODE} and {DATASETS}, and nowhere else",
+        )
+    yield finding(
+        "training-code-commit",
+        run.id,
+        f"that {CODE} is the code of commit {run.code.commit} cannot be seen from the bundle alone",
+        "note",
+    )
     recorded = {data.sha256 for data in run.data if data.sha256}
     shipped = set()
     for item in training.inputs:
         shipped.add(item.sha256)
         if evidence.files.digests.get(item.path) != item.sha256:
             yield finding("training-input", item.path, "is not the declared input, or not there")
-    if recorded and not recorded & shipped:
+    if not recorded <= shipped:
         yield finding(
             "training-data",
             run.id,
-            "no shipped input has the SHA-256 of the data that the run recorded",
+            "data that the run recorded by SHA-256 are not among the shipped inputs",
         )
-    yield from _training_outputs(evidence, training, run)
+    yield from _compared_tensors(evidence, training)
+    yield from given_results(evidence)
 
 
-def _training_outputs(
-    evidence: Evidence, training: TrainingSpec, run: RunRecord
-) -> Iterator[Finding]:
-    """Equal bits say something only if they are the model's, and if the training was not handed them."""
+def _compared_tensors(evidence: Evidence, training: TrainingSpec) -> Iterator[Finding]:
+    """Equal bits say something only if they are the model's."""
     model = evidence.contents.index.facts.model
     if training.outputs.tensors and model is not None and model not in training.outputs.tensors:
         yield finding(
@@ -237,6 +249,14 @@ def _training_outputs(
             "the tensors to be compared are not those of the model of this release",
             "warning",
         )
+
+
+def given_results(evidence: Evidence) -> Iterator[Finding]:
+    """A training that is handed what it is to produce reproduces nothing. Only whole files can be recognised."""
+    training, model = evidence.contents.training, evidence.contents.index.facts.model
+    run = evidence.contents.record(training.run) if training is not None else None
+    if training is None or run is None:
+        return
     compared = {*training.outputs.tensors, model}
     results = {each.sha256 for each in run.artefacts if each.path in compared and each.sha256}
     given = [*evidence.files.below(training.code), *(item.path for item in training.inputs)]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from bundler.attestation import Statement
 from bundler.evidence import Contents, Files
+from bundler.gates import judge
+from bundler.history import read_points
+from bundler.records import RunRecord
 from bundler.report import ClaimName, Finding, Severity
-from bundler.spec import Predecessor
+from bundler.spec import GateResult, Predecessor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What checks look at: files with known digests, parsed contents, the statement that a trusted key signed.
 
@@ -24,6 +28,27 @@ class Evidence:
     statement: Statement
     schemas: Mapping[str, bytes]
     earlier: Predecessor | None = None
+
+    @cached_property
+    def gate_results(self) -> tuple[GateResult, ...]:
+        """The gates, from the raw histories; nothing of the records' summaries is used. Each history is read once."""
+        index = self.contents.index
+        wanted = {gate.metric for gate in index.gates}
+        found: dict[str, dict[str, float]] = {}
+
+        def final(record: RunRecord, metric: str) -> float | None:
+            if record.id not in found:
+                found[record.id] = self._last_values(record, wanted)
+            return found[record.id].get(metric)
+
+        return judge(index.gates, index.selection.run, self.contents.records, index.facts, final)
+
+    def _last_values(self, record: RunRecord, metrics: set[str]) -> dict[str, float]:
+        if record.history is None:
+            return {}
+        path = record.history.path
+        points = read_points(self.files.read(path), name=path)
+        return {point.metric: point.value for point in points if point.metric in metrics}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

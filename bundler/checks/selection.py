@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 from bundler import requirements
 from bundler.checks.model import Evidence, finding
 from bundler.facts import roles
+from bundler.records import RunRecord
 from bundler.report import Finding
 from bundler.selection import better, compete
 
@@ -20,26 +21,51 @@ def selection_criteria(evidence: Evidence) -> Iterator[Finding]:
     known = roles(contents.index.facts, used)
     gated = {gate.metric for gate in contents.index.gates}
     for metric in used:
-        if known[metric] == "hold-out" or metric in gated:
+        if known[metric] == "hold-out" or metric in gated or _is_hold_out(metric, evidence):
             yield finding(
                 "selection-uses-hold-out",
                 metric,
                 "the criterion looks at the hold-out, so hold-out results are no longer independent",
             )
-    ended = [
-        each.ended_at for each in contents.records if each.status == "finished" and each.ended_at
-    ]
-    declared = spec.declared_at
-    if (
-        declared is not None
-        and ended
-        and requirements.is_date(declared)
-        and datetime.fromisoformat(declared).date().isoformat() > min(ended)[:10]
-    ):
+        elif known[metric] != "validation":
+            yield finding(
+                "selection-not-validation",
+                metric,
+                f"the criterion is no validation metric (role {known[metric]}): on which data was it computed?",
+                "warning",
+            )
+    yield from _late(spec.declared_at, contents.records)
+
+
+def _is_hold_out(metric: str, evidence: Evidence) -> bool:
+    """Whether ``metric`` is a hold-out metric under another name: the same values in three or more runs."""
+    pairs: dict[str, list[bool]] = {}
+    for record in evidence.contents.records:
+        value = record.value(metric)
+        if value is None or record.status != "finished":
+            continue
+        for other in record.metrics:
+            if other.role == "hold-out" and other.name != metric:
+                pairs.setdefault(other.name, []).append(other.last == value)
+    return any(len(same) >= 3 and all(same) for same in pairs.values())
+
+
+def _late(declared: str | None, records: Sequence[RunRecord]) -> Iterator[Finding]:
+    """A finding if the criteria are dated after the first result, whatever became of the run that gave it."""
+    ended = [each.ended_at for each in records if each.metrics and each.ended_at]
+    if declared is None or not ended or not requirements.is_date(declared):
+        return
+    first = datetime.fromisoformat(min(ended))
+    moment = datetime.fromisoformat(declared)
+    if len(declared) <= len("2026-01-01"):
+        late = moment.date() > first.date()
+    else:
+        late = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) > first
+    if late:
         yield finding(
             "selection-criteria-late",
             "selection.declared_at",
-            f"the criteria are dated {spec.declared_at}, after the first result of {min(ended)[:10]}",
+            f"the criteria are dated {declared}, after the first result of {min(ended)}",
             "warning",
         )
 
@@ -60,12 +86,14 @@ def selection_winner(evidence: Evidence) -> Iterator[Finding]:
             f"the selected run may not compete: {chosen.standing} ({chosen.explanation})",
         )
         return
+    constrained = 0
     for other in standings.values():
         if other.value is None or not better(other.value, chosen.value, spec):
             continue
         words = (
             f"{spec.metric} {other.value:.6g} is better than {chosen.value:.6g} of the selected run"
         )
+        constrained += other.standing == "constraint failed"
         if other.standing == "candidate":
             yield finding("selection-better-run", other.run, words)
         elif other.standing in {"excluded", "outside the rule", "not finished", "no value"}:
@@ -76,6 +104,13 @@ def selection_winner(evidence: Evidence) -> Iterator[Finding]:
                 "warning",
                 "Judge whether the reason holds.",
             )
+    if constrained:
+        yield finding(
+            "selection-better-run-constrained",
+            "selection.constraints",
+            f"{constrained} runs with a better {spec.metric} fail a constraint",
+            "note",
+        )
 
 
 def selection_exclusions(evidence: Evidence) -> Iterator[Finding]:

@@ -84,10 +84,12 @@ def run_verify(options: VerifyOptions) -> int:
             "--sandbox none runs the provider's code with all your rights",
             remedy="Add --i-trust-this-code if that is what you want; the verdict will say so.",
         )
+    if options.keep is not None:
+        _refuse_existing(options.keep, "the re-run is kept in a new folder")
     signer = None
     if options.key is not None:
         signer = load_signer(options.key)
-        _refuse_existing(_vsa_path(options.bundle))
+        _refuse_existing(_beside(options.bundle, "vsa.dsse.json"), _NEVER)
     keys = _load_trust(options.trust)
     bars = Bars()
     how = RerunOptions(
@@ -109,10 +111,14 @@ def run_verify(options: VerifyOptions) -> int:
     )
     show_report(report)
     data = canonical.serialise(codec.to_json(report)) + b"\n"
-    if options.report is not None:
-        _write(options.report, data)
+    target = options.report
+    if target is None and signer is not None:
+        # The verdict names the report by its digest, so there has to be one.
+        target = _beside(options.bundle, "report.json")
+    if target is not None:
+        _write(target, data)
     if signer is not None:
-        _sign_verdict(_vsa_path(options.bundle), report, data, signer)
+        _sign_verdict(_beside(options.bundle, "vsa.dsse.json"), report, data, signer)
     return report.exit_code
 
 
@@ -130,14 +136,17 @@ def _sign_verdict(target: Path, report: Report, data: bytes, signer: Signer) -> 
     if report.subject.tag_manifest_sha256 is None:
         click.echo("no verdict was signed: the bundle could not be identified", err=True)
         return
-    _write(target, sign_payload(vsa.payload(report, data), signer))
+    _write(target, sign_payload(vsa.payload(report, data, signer.keyid), signer))
     click.echo(f"signed verdict: {target}")
 
 
-def _vsa_path(bundle: Path) -> Path:
+_NEVER = "a signed verdict is never overwritten"
+
+
+def _beside(bundle: Path, suffix: str) -> Path:
     """Beside the bundle, never inside: the bundle is the provider's."""
     bundle = bundle.absolute()
-    return bundle.with_name(bundle.name + ".vsa.dsse.json")
+    return bundle.with_name(f"{bundle.name}.{suffix}")
 
 
 def _load_trust(paths: tuple[Path, ...]) -> tuple[Key, ...]:
@@ -187,11 +196,9 @@ def _read_earlier(path: Path, keys: tuple[Key, ...]) -> Predecessor:
     )
 
 
-def _refuse_existing(path: Path) -> None:
+def _refuse_existing(path: Path, why: str) -> None:
     if path.exists():
-        raise OutputError(
-            f"{path} exists; a signed verdict is never overwritten", remedy="Move it away first."
-        )
+        raise OutputError(f"{path} exists; {why}", remedy="Move it away first.")
 
 
 def _write(target: Path, data: bytes) -> None:

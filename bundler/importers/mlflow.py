@@ -7,13 +7,18 @@ its first 10,000 rows and is kept as a label only. Each is named in the record's
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.errors import SourceError, quoted
 from bundler.importers import mlflow_files, mlflow_sql
 from bundler.importers.mlflow_artefacts import Places
-from bundler.importers.model import ImportSession
+from bundler.importers.mlflow_files import FileStore
+from bundler.importers.mlflow_sql import SqlStore
+from bundler.importers.mlflow_values import Experiment, choose, unreadable
+from bundler.importers.model import ImportedRun, ImportSession
 
 _SUFFIXES = (".db", ".sqlite")
 
@@ -35,11 +40,10 @@ class MlflowImporter:
 
     def experiments(self, store: Path) -> tuple[str, ...]:
         """Names of the experiments in ``store``, those with most runs first."""
-        if _is_folder(store):
-            return tuple(each.name for each in mlflow_files.FileStore(store).experiments())
-        with mlflow_sql.opened(store) as reader:
+        with _opened(store) as reader:
             return tuple(each.name for each in reader.experiments())
 
+    @contextmanager
     def open(
         self,
         store: Path,
@@ -47,16 +51,35 @@ class MlflowImporter:
         experiment: str | None,
         artefacts: Path | None,
         confined: bool = True,
-    ) -> AbstractContextManager[ImportSession]:
+    ) -> Iterator[ImportSession]:
         """Open ``experiment``, by name or id, read-only; see :class:`bundler.importers.model.Importer`.
 
         ``confined``: artefacts outside the folder of the store and ``artefacts`` are unreachable, so that a store that
         somebody else made cannot point at the reader's own files.
         """
         places = Places(beside=store.parent, given=artefacts, confined=confined)
-        if _is_folder(store):
-            return mlflow_files.session(store, experiment, places)
-        return mlflow_sql.session(store, experiment, places)
+        with _opened(store) as reader:
+            yield _Session(reader, choose(reader.experiments(), experiment, store), places)
+            reader.check()
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """The runs of one experiment, read anew each time."""
+
+    reader: FileStore | SqlStore
+    experiment: Experiment
+    places: Places
+
+    def __len__(self) -> int:
+        return self.experiment.runs
+
+    def __iter__(self) -> Iterator[ImportedRun]:
+        return self.reader.runs(self.experiment, self.places)
+
+
+def _opened(store: Path) -> AbstractContextManager[FileStore | SqlStore]:
+    return nullcontext(FileStore(store)) if _is_folder(store) else mlflow_sql.opened(store)
 
 
 def _is_folder(store: Path) -> bool:
@@ -67,10 +90,7 @@ def _is_folder(store: Path) -> bool:
         if store.is_file():
             return False
     except OSError as error:
-        raise SourceError(
-            f"{quoted(str(store), 200)} cannot be read: {error.strerror}",
-            remedy="Check path and permissions.",
-        ) from None
+        raise unreadable(store, error) from None
     raise SourceError(
         f"no MLflow store at {quoted(str(store), 200)}",
         remedy="Give the path of the SQLite file (mlflow.db) or of the folder mlruns.",

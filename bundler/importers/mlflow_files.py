@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bundler.canonical import MAX_INTEGER
 from bundler.errors import MalformedError, SourceError, quoted
 from bundler.importers import mlflow_artefacts as artefacts
+from bundler.importers import mlflow_metrics as metrics
 from bundler.importers import mlflow_values as values
 from bundler.importers.mlflow_values import Experiment, Flags
-from bundler.importers.model import ArtefactFile, ImportedRun, ImportSession, MetricPoint
+from bundler.importers.model import ArtefactFile, ImportedRun
 from bundler.records import DatasetVersion, Source
 from bundler.strict_yaml import parse_yaml
+
+_Described = tuple[Path, dict[str, Any]]
+"""A folder and what its ``meta.yaml`` says."""
 
 META = "meta.yaml"
 BIN = ".trash"
@@ -27,18 +29,6 @@ MAX_META = 1 << 20
 
 MAX_TEXT = 64 << 20
 """Most bytes of all parameters and tags of one run."""
-
-MAX_POINTS = 5_000_000
-"""Most metric points of one run: about 1 GB of memory."""
-
-MAX_METRIC = 1 << 29
-"""Most bytes of the file of one metric."""
-
-MAX_ROW = 1 << 16
-"""Most bytes of one row of such a file."""
-
-_SHOWN = 5
-"""So many bad rows of a metric are named, the others are counted."""
 
 _RESERVED = {"tags", "datasets", "traces", "models"}
 """Folders of an experiment that are no runs; ``models`` beside the experiments is the model registry."""
@@ -53,15 +43,6 @@ def is_store(path: Path) -> bool:
         return any(_describes_experiment(_meta(each)) for each in _folders(path, top=True))
     except (OSError, SourceError):
         return False
-
-
-@contextmanager
-def session(
-    store: Path, experiment: str | None, places: artefacts.Places
-) -> Iterator[ImportSession]:
-    """Open one experiment. Raises :class:`SourceError`; an error of the caller stays what it is."""
-    reader = FileStore(store)
-    yield _Session(reader, values.choose(reader.experiments(), experiment, store), places)
 
 
 class FileStore:
@@ -81,7 +62,7 @@ class FileStore:
                 if folder.name not in {BIN, "models"} and (each := self._experiment(folder))
             ]
         except OSError as error:
-            raise _unreadable(self._store, error) from None
+            raise values.unreadable(self._store, error) from None
         if not found:
             raise SourceError(
                 f"{quoted(str(self._store), 200)} holds no MLflow experiment",
@@ -123,18 +104,21 @@ class FileStore:
             models = [(path, _meta(path) or {}) for path in _folders(folder / "models")]
             datasets = _Datasets(_folders(folder / "datasets"))
         except OSError as error:
-            raise _unreadable(folder, error) from None
-        produced: dict[object, list[Path]] = {}
+            raise values.unreadable(folder, error) from None
+        produced: dict[str, list[_Described]] = {}
         for path, meta in models:
-            produced.setdefault(str(meta.get("source_run_id")), []).append(path)
+            produced.setdefault(str(meta.get("source_run_id")), []).append((path, meta))
         pairs.sort(key=lambda pair: (_start(pair[1]), pair[0].name))
         for path, described in pairs:
             try:
                 reader = _Run(experiment, path, described, places)
                 run = reader.read(datasets, produced.get(path.name, []))
             except OSError as error:
-                raise _unreadable(path, error) from None
+                raise values.unreadable(path, error) from None
             yield run
+
+    def check(self) -> None:
+        """Nothing: the files have no common state that could change meanwhile."""
 
 
 class _Datasets:
@@ -170,7 +154,7 @@ class _Run:
         if meta is None:
             self._flag("run", "unreadable", META)
 
-    def read(self, datasets: _Datasets, models: list[Path]) -> ImportedRun:
+    def read(self, datasets: _Datasets, models: list[_Described]) -> ImportedRun:
         """The run, its data sets described in ``datasets`` and its ``models`` included."""
         meta = self._meta
         run_id = values.readable_name(self._folder.name, self._flag, "run")
@@ -179,7 +163,7 @@ class _Run:
         parameters = self._values("params")
         tags = self._values("tags")
         code, others = values.split_tags(tags)
-        points = tuple(self._points())
+        points = tuple(metrics.points(self._folder, self._named("metrics"), self._flag))
         values.flag_steps(points, self._flag)
         values.flag_texts(parameters, others, self._flag)
         name = tags.get("mlflow.runName") or meta.get("run_name")
@@ -214,7 +198,7 @@ class _Run:
         data = _bytes(file, MAX_TEXT)
         self._read += len(data)
         if self._read > MAX_TEXT:
-            raise _too_large(self._folder, f"{MAX_TEXT:,} bytes of parameters and tags")
+            raise values.too_large(self._folder, f"{MAX_TEXT:,} bytes of parameters and tags")
         try:
             return data.decode()
         except UnicodeDecodeError:
@@ -229,20 +213,6 @@ class _Run:
 
         files = artefacts.walk(self._folder / group, "", flag)
         return [(each.path, each.file) for each in files if each.file is not None]
-
-    def _points(self) -> Iterator[MetricPoint]:
-        """All points; the file store writes NaN and infinities as words, so nothing was replaced."""
-        left = MAX_POINTS
-        for name, file in self._named("metrics"):
-            rows = _Rows(name, self._flag)
-            points = []
-            for point in rows.points(file):
-                left -= 1
-                if left < 0:
-                    raise _too_large(self._folder, f"{MAX_POINTS:,} metric points")
-                points.append(point)
-            rows.flag()
-            yield from sorted(points, key=lambda each: (each.timestamp, each.step))
 
     def _datasets(self, described: _Datasets) -> Iterator[DatasetVersion]:
         for folder in _folders(self._folder / "inputs"):
@@ -265,15 +235,14 @@ class _Run:
                 role=tags.get("mlflow.data.context") if isinstance(tags, dict) else None,
             )
 
-    def _files(self, models: list[Path]) -> Iterator[ArtefactFile]:
+    def _files(self, models: list[_Described]) -> Iterator[ArtefactFile]:
         """The run's own artefacts and its logged models.
 
         They lie in its folder; MLflow makes that folder even if the artefacts go to a server or elsewhere.
         """
         places = [("", self._folder, self._meta.get("artifact_uri"))]
-        for model in models:
-            uri = (_meta(model) or {}).get("artifact_location")
-            places.append((f"models/{model.name}/", model, uri))
+        for model, meta in models:
+            places.append((f"models/{model.name}/", model, meta.get("artifact_location")))
         for prefix, folder, uri in places:
             found: Path | None = folder / "artifacts"
             if isinstance(uri, str) and not _holds(uri, folder / "artifacts"):
@@ -284,70 +253,6 @@ class _Run:
                     self._flag("artefacts", "artefacts_unreachable", f"{prefix}{problem}")
             if found is not None:
                 yield from artefacts.walk(found, prefix, self._flag)
-
-
-class _Rows:
-    """The rows of one metric's file, and what is wrong with them."""
-
-    def __init__(self, metric: str, flag: Flags) -> None:
-        self._metric = metric
-        self._flag = flag
-        self._linked = 0
-        self._bad = 0
-        self._mangled = False
-
-    def points(self, file: Path) -> Iterator[MetricPoint]:
-        """Points in the order of logging. One row in memory at a time."""
-        with file.open("rb") as stream:
-            if os.fstat(stream.fileno()).st_size > MAX_METRIC:
-                raise _too_large(file, f"{MAX_METRIC:,} bytes")
-            # Not splitlines: a data set's name in a row may hold what that takes for the end of a line.
-            for number, data in enumerate(iter(lambda: stream.readline(MAX_ROW), b""), start=1):
-                if len(data) == MAX_ROW:
-                    raise _too_large(file, f"{MAX_ROW:,} bytes in one row")
-                point = self._point(data, number)
-                if point is not None:
-                    yield point
-
-    def flag(self) -> None:
-        """Flag what concerns the metric as a whole."""
-        name = f"metrics.{self._metric}"
-        if self._mangled:
-            self._flag(name, "not_utf8", "")
-        if self._bad > _SHOWN:
-            self._flag(name, "truncated", f"{self._bad - _SHOWN} more lines are no points")
-        if self._linked:
-            values.flag_counts("dataset_link_dropped", {self._metric: self._linked}, self._flag)
-
-    def _point(self, data: bytes, number: int) -> MetricPoint | None:
-        try:
-            row = data.decode()
-        except UnicodeDecodeError:
-            row, self._mangled = values.text(data), True
-        cut = not data.endswith(b"\n")
-        point = _point(self._metric, row, cut=cut)
-        if row.strip() and (cut or point is None):
-            self._bad += 1
-            if self._bad <= _SHOWN:
-                what = "may be cut" if point else "is no point"
-                self._flag(f"metrics.{self._metric}", "truncated", f"line {number} {what}")
-        self._linked += point is not None and len(row.split()) > 3
-        return point
-
-
-class _Session:
-    """The runs of one experiment."""
-
-    def __init__(self, store: FileStore, experiment: Experiment, places: artefacts.Places) -> None:
-        self._store = store
-        self._experiment = experiment
-        self._places = places
-
-    def __len__(self) -> int:
-        return self._experiment.runs
-
-    def __iter__(self) -> Iterator[ImportedRun]:
-        return self._store.runs(self._experiment, self._places)
 
 
 def _describes_experiment(meta: dict[str, Any] | None) -> bool:
@@ -404,26 +309,6 @@ def _start(meta: dict[str, Any] | None) -> tuple[bool, int]:
     return start is not None, start or 0
 
 
-def _point(metric: str, row: str, *, cut: bool) -> MetricPoint | None:
-    """A row ``timestamp value step [data set]``; old stores have no step.
-
-    A row without an end (``cut``) that lacks its step lost it. MLflow's own client reads step 0 where a data set
-    follows; the step is there all the same.
-    """
-    parts = row.split()
-    if cut and len(parts) < 3:
-        return None
-    try:
-        timestamp, value = int(parts[0]), float(parts[1])
-        step = int(parts[2]) if len(parts) > 2 else 0
-    except (ValueError, IndexError):
-        return None
-    # MLflow's own are 64 bits wide; JSON carries fewer.
-    if max(abs(step), abs(timestamp)) > MAX_INTEGER:
-        return None
-    return MetricPoint(metric, step, timestamp, value)
-
-
 def _holds(uri: str, own: Path) -> bool:
     """Whether ``uri`` is the folder ``own``, be it where the store was before it was moved here."""
     elsewhere = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", uri) and not uri.startswith("file:")
@@ -441,23 +326,9 @@ def _link(path: Path) -> SourceError:
     )
 
 
-def _unreadable(place: Path, error: OSError) -> SourceError:
-    return SourceError(
-        f"{quoted(str(error.filename or place), 200)} cannot be read: {error.strerror or error}",
-        remedy="Check path and permissions.",
-    )
-
-
 def _bytes(file: Path, limit: int) -> bytes:
     """What ``file`` holds. Raises :class:`SourceError` for more than ``limit`` bytes."""
     with file.open("rb") as stream:
         if os.fstat(stream.fileno()).st_size > limit:
-            raise _too_large(file, f"{limit:,} bytes")
+            raise values.too_large(file, f"{limit:,} bytes")
         return stream.read(limit)
-
-
-def _too_large(place: Path, limit: str) -> SourceError:
-    return SourceError(
-        f"{quoted(str(place), 200)} holds more than {limit}",
-        remedy="MLflow does not make such a store; look at what has written it.",
-    )

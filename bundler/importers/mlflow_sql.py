@@ -1,32 +1,23 @@
-"""MLflow's SQLite store, by direct SQL: 1,000 runs with a million metric points in seconds.
-
-The file is opened so that SQLite writes nothing, no journal and no lock. A store whose last changes still are in a
-write-ahead log (a server has it open) is copied first, with the log, and read from the copy.
-"""
+"""MLflow's SQLite store, by direct SQL: 1,000 runs with a million metric points in seconds."""
 
 from __future__ import annotations
 
 import math
-import os
-import shutil
 import sqlite3
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from bundler.errors import SourceError, quoted
 from bundler.importers import mlflow_artefacts as artefacts
+from bundler.importers import mlflow_database as database
 from bundler.importers import mlflow_values as values
 from bundler.importers.mlflow_values import Experiment, Flags
-from bundler.importers.model import ArtefactFile, ImportedRun, ImportSession, MetricPoint
+from bundler.importers.model import ArtefactFile, ImportedRun, MetricPoint
 from bundler.records import DatasetVersion, Source
-
-MAGIC = b"SQLite format 3\0"
 
 COLUMNS = {
     "experiments": {"experiment_id", "name"},
@@ -93,17 +84,6 @@ def is_store(path: Path) -> bool:
 
 
 @contextmanager
-def session(
-    store: Path, experiment: str | None, places: artefacts.Places
-) -> Iterator[ImportSession]:
-    """Open one experiment. A store that changes meanwhile is refused: half of it would be old."""
-    with opened(store) as reader:
-        yield _Session(reader, values.choose(reader.experiments(), experiment, store), places)
-        if reader.changed():
-            raise _changed(store)
-
-
-@contextmanager
 def opened(store: Path) -> Iterator[SqlStore]:
     """Open the file ``store``. Raises :class:`SourceError`.
 
@@ -111,14 +91,10 @@ def opened(store: Path) -> Iterator[SqlStore]:
     """
     with ExitStack() as stack:
         try:
-            before = _identity(store)
-            file = stack.enter_context(_readable(store))
-            # Bytes, because a file name need not be UTF-8; immutable, because nothing may be created beside it.
-            uri = f"file:{quote(os.fsencode(file))}?mode=ro&immutable=1"
-            connection = stack.enter_context(closing(sqlite3.connect(uri, uri=True)))
-            reader = SqlStore(connection, store, before)
+            before = database.identity(store)
+            reader = SqlStore(stack.enter_context(database.connected(store)), store, before)
         except (sqlite3.Error, OSError) as error:
-            raise _unreadable(store, error) from None
+            raise database.unreadable(store, error) from None
         yield reader
 
 
@@ -142,7 +118,7 @@ class SqlStore:
             missing = wanted - self._columns(table).keys()
             if missing:
                 raise SourceError(
-                    f"{_quoted(store)} is no MLflow store that can be read: table {table} lacks"
+                    f"{database.shown(store)} is no MLflow store that can be read: table {table} lacks"
                     f" {', '.join(sorted(missing))}",
                     remedy="Give MLflow's database; if it is an old one, upgrade a copy of it with"
                     " `mlflow db upgrade sqlite:///COPY`.",
@@ -156,9 +132,13 @@ class SqlStore:
             "lifecycle_stage" if "lifecycle_stage" in self._columns("experiments") else "NULL"
         )
 
-    def changed(self) -> bool:
-        """Whether the store is not what it was when it was opened."""
-        return _identity(self._store) != self._before
+    def check(self) -> None:
+        """Refuse a store that is not what it was when it was opened: half of what was read would be old."""
+        if database.identity(self._store) != self._before:
+            raise SourceError(
+                f"{database.shown(self._store)} changed while it was being read",
+                remedy="Stop what writes into it, or import a copy.",
+            ) from None
 
     def experiments(self) -> list[Experiment]:
         """All experiments, deleted ones included, those with most runs first."""
@@ -190,7 +170,7 @@ class SqlStore:
             except (TypeError, ValueError, OverflowError) as error:
                 raise _wrong(self._store, f"run {quoted(row.run_id)}: {error}") from None
             except OSError as error:
-                raise _unreadable(self._store, error) from None
+                raise database.unreadable(self._store, error) from None
             yield run
 
     def _run(self, experiment: Experiment, row: _Row, places: artefacts.Places) -> ImportedRun:
@@ -315,11 +295,10 @@ class SqlStore:
             rows = self._connection.execute(query, values).fetchmany(MAX_ROWS + 1)
         except (sqlite3.Error, UnicodeError) as error:
             # UnicodeError: a damaged name in SQLite's own message.
-            if self.changed():
-                raise _changed(self._store) from None
+            self.check()
             if self._steps_left < 0:
                 raise _exhausting(self._store) from None
-            raise _unreadable(self._store, error) from None
+            raise database.unreadable(self._store, error) from None
         if len(rows) > MAX_ROWS:
             raise _exhausting(self._store)
         return rows
@@ -341,117 +320,24 @@ class SqlStore:
             return values.text(data)
 
 
-class _Session:
-    """The runs of one experiment."""
-
-    def __init__(self, store: SqlStore, experiment: Experiment, places: artefacts.Places) -> None:
-        self._store = store
-        self._experiment = experiment
-        self._places = places
-
-    def __len__(self) -> int:
-        return self._experiment.runs
-
-    def __iter__(self) -> Iterator[ImportedRun]:
-        return self._store.runs(self._experiment, self._places)
-
-
-@contextmanager
-def _readable(store: Path) -> Iterator[Path]:
-    """The file itself, or a copy with the changes of its write-ahead log. Raises :class:`SourceError`."""
-    file = store.resolve()
-    with file.open("rb") as opening:
-        magic = opening.read(len(MAGIC))
-    if magic != MAGIC:
-        raise SourceError(
-            f"{_quoted(store)} is {'no SQLite database' if magic else 'empty'}",
-            remedy="Give the file that MLflow's backend store URI names (sqlite:///FILE).",
-        )
-    if _is_hot(_beside(file, "-journal")):
-        # Finishing its transaction would write; and a forged journal can make SQLite delete files.
-        raise SourceError(
-            f"{_quoted(store)} is being written, or the program that wrote into it broke off",
-            remedy="Stop what writes into it; if nothing does, open it once with `sqlite3 FILE .tables`.",
-        )
-    log = _beside(file, "-wal")
-    if not log.is_file() or not log.stat().st_size:
-        yield file
-        return
-    with tempfile.TemporaryDirectory(prefix="aisdp-mlflow-") as folder:
-        copy = Path(folder) / "store.db"
-        shutil.copyfile(file, copy)
-        shutil.copyfile(log, _beside(copy, "-wal"))
-        with closing(sqlite3.connect(copy)) as connection:
-            # Writes the changes in the log into the copy.
-            connection.execute("PRAGMA journal_mode=DELETE").fetchall()
-        yield copy
-
-
-def _is_hot(journal: Path) -> bool:
-    """Whether a rollback journal holds a transaction: a finished one is removed, emptied or zeroed."""
-    if not journal.is_file():
-        return False
-    with journal.open("rb") as file:
-        return any(file.read(8))
-
-
-def _beside(file: Path, suffix: str) -> Path:
-    return file.with_name(file.name + suffix)
-
-
-def _identity(store: Path) -> object:
-    """What changes when something writes into the store."""
-    file = store.resolve()
-    found: Iterable[Path] = (file, _beside(file, "-wal"), _beside(file, "-journal"))
-    states = [each.stat() if each.exists() else None for each in found]
-    return [state and (state.st_ino, state.st_size, state.st_mtime_ns) for state in states]
-
-
 def _limit(declared: str) -> int:
     """After how many characters a parameter is cut: MLflow's limit, or that of an older schema (``VARCHAR(250)``)."""
     digits = "".join(character for character in declared if character in "0123456789")[:9]
     return min(int(digits or values.PARAMETER_LIMIT), values.PARAMETER_LIMIT)
 
 
-def _quoted(store: Path) -> str:
-    return quoted(str(store), 200)
-
-
-def _unreadable(store: Path, error: Exception) -> SourceError:
-    if isinstance(error, OSError):
-        place = store if error.filename is None else error.filename
-        problem = f"{quoted(str(place), 200)} cannot be read: {error.strerror or error}"
-        return SourceError(problem, remedy="Check path and permissions.")
-    return SourceError(
-        f"{_quoted(store)} cannot be read as a SQLite database: {_words(error)}",
-        remedy="Check it with `sqlite3 FILE 'PRAGMA integrity_check'` and use an intact copy.",
-    )
-
-
 def _wrong(store: Path, problem: str) -> SourceError:
     return SourceError(
-        f"{_quoted(store)} holds a value of the wrong type: {problem}",
+        f"{database.shown(store)} holds a value of the wrong type: {problem}",
         remedy="Check it with `sqlite3 FILE 'PRAGMA integrity_check'` and use an intact copy.",
-    )
-
-
-def _changed(store: Path) -> SourceError:
-    return SourceError(
-        f"{_quoted(store)} changed while it was being read",
-        remedy="Stop what writes into it, or import a copy.",
     )
 
 
 def _exhausting(store: Path) -> SourceError:
     return SourceError(
-        f"{_quoted(store)} takes more memory or time to read than any store that MLflow wrote",
+        f"{database.shown(store)} takes more memory or time to read than any store that MLflow wrote",
         remedy="Check it with `sqlite3 FILE 'PRAGMA integrity_check'` and look at what has written it.",
     )
-
-
-def _words(error: Exception) -> str:
-    """SQLite's message in one line that cannot steer a terminal: it may quote what is in the file."""
-    return "damaged names" if isinstance(error, UnicodeError) else ascii(str(error))[1:-1][:200]
 
 
 def _word(value: object) -> str:

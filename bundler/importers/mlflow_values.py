@@ -226,3 +226,19 @@ def readable_name(name: str, flag: Flag, field: str) -> str:
 def integer(value: object) -> int | None:
     """``value`` if it is an integer."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def unreadable(place: Path, error: OSError) -> SourceError:
+    """What an error of the system means: it names the file, or ``place`` if it names none."""
+    return SourceError(
+        f"{quoted(str(error.filename or place), 200)} cannot be read: {error.strerror or error}",
+        remedy="Check path and permissions.",
+    )
+
+
+def too_large(place: Path, limit: str) -> SourceError:
+    """A bound that no store of MLflow's own comes near."""
+    return SourceError(
+        f"{quoted(str(place), 200)} holds more than {limit}",
+        remedy="MLflow does not make such a store; look at what has written it.",
+    )

@@ -93,3 +93,12 @@ def _digest(file: BinaryIO, on_bytes: Callable[[int], None], buffer: memoryview)
 def digest_bytes(data: bytes) -> str:
     """Return the SHA-256 (hex) of ``data``."""
     return hashlib.sha256(data).hexdigest()
+
+
+def copy_and_digest(source: BinaryIO, target: BinaryIO) -> str:
+    """Copy what is left in ``source`` into ``target``; return the SHA-256 (hex) of what was copied."""
+    state = hashlib.sha256()
+    while chunk := source.read(_CHUNK):
+        state.update(chunk)
+        target.write(chunk)
+    return state.hexdigest()

@@ -13,6 +13,7 @@ import pytest
 
 from bundler import cli
 from bundler.attestation import open_envelope, pae
+from bundler.storage.hashing import digest_bytes
 from bundler.trust import load_keys
 from tests import tiny
 from tests.conformance.harness import KEYS, VALID, Bundle
@@ -230,6 +231,22 @@ def test_the_verdict_is_signed_beside_the_bundle_and_never_overwritten(run, tmp_
     code, _, err = run("verify-bundle", bundle.path, *TRUST, "--key", mine)
     assert code == 8
     assert "never overwritten" in err
+
+
+def test_a_verdict_brings_the_report_that_it_names(run, tmp_path):
+    bundle = Bundle(tmp_path)
+    run("bundler", "keygen", "-o", tmp_path / "mine")
+    run("verify-bundle", bundle.path, *TRUST, "--key", tmp_path / "mine" / "key.pem")
+    report = (tmp_path / "bundle.report.json").read_bytes()
+    envelope = open_envelope((tmp_path / "bundle.vsa.dsse.json").read_bytes(), name="vsa")
+    said = json.loads(envelope.payload)["predicate"]["aisdp"]["report"]["sha256"]
+    assert said == digest_bytes(report)
+
+
+def test_a_re_run_is_kept_in_a_new_folder_only(run, tmp_path):
+    code, _, err = run("verify-bundle", VALID, *TRUST, "--keep", tmp_path)
+    assert code == 8
+    assert "new folder" in err
 
 
 def test_no_verdict_is_signed_over_a_bundle_that_cannot_be_identified(run, tmp_path):

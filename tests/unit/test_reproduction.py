@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from bundler import reproduction
 from bundler.records import DatasetVersion, MetricPoint
 from bundler.report import Knob, TensorComparison
-from bundler.reproduction import compare_metrics, differing_knobs, is_bitwise, judge, same_training
-from bundler.spec import Tolerance
+from bundler.reproduction import differing_knobs, is_bitwise, judge, same_training
 from tests.property.strategies_records import DIGEST, record
 
 
@@ -31,10 +31,14 @@ SAME = (tensor("a"), tensor("b"))
 OTHER = (tensor("a"), tensor("b", equal=False, largest=0.25))
 
 
-def codes(metrics, tensors, knobs=(), tolerances=()):
-    return [
-        (f.code, f.severity) for f in judge("r", metrics, tensors, tuple(knobs), tuple(tolerances))
-    ]
+def compare_metrics(declared, rerun, role="hold-out"):
+    roles = dict.fromkeys(("auc", "a", "b", "fake"), role)
+    return reproduction.compare_metrics(declared, rerun, roles)
+
+
+def codes(metrics, tensors, knobs=()):
+    findings = judge("r", metrics, tensors, tuple(knobs))
+    return [(f.code, f.severity) for f in findings if f.severity != "note"]
 
 
 # --- metrics ------------------------------------------------------------------------------------------------------
@@ -99,7 +103,7 @@ def test_bitwise_needs_everything_equal_and_something_to_compare():
 
 def test_other_tensors_are_no_contradiction():
     metrics = compare_metrics(points(0.9), points(0.5))
-    (finding,) = judge("r", metrics, OTHER, (Knob(name="threads", declared=1, rerun=2),), ())
+    (finding,) = judge("r", metrics, OTHER, (Knob(name="threads", declared=1, rerun=2),))
     assert (finding.code, finding.severity) == ("rerun-not-bitwise", "warning")
     assert finding.message == (
         "not bitwise on this machine: tensor b differs first by at most 0.25; 1 of 1 metrics differ, first auc at"
@@ -109,7 +113,7 @@ def test_other_tensors_are_no_contradiction():
 
 def test_the_difference_of_a_tensor_may_be_unknown():
     metrics = compare_metrics(points(0.9), points(0.9))
-    (finding,) = judge("r", metrics, (tensor(equal=False, largest=None),), (), ())
+    (finding,) = judge("r", metrics, (tensor(equal=False, largest=None),), ())
     assert finding.message.endswith("tensor w differs first; no recorded knob differs")
 
 
@@ -119,12 +123,20 @@ def test_the_same_weights_with_another_result_contradict():
         ("rerun-metric-contradicts", "error"),
         ("rerun-not-bitwise", "warning"),
     ]
-    wide, narrow = (Tolerance(metric="auc", margin=margin) for margin in (0.2, 0.05))
-    assert codes(metrics, SAME, tolerances=[wide]) == [("rerun-not-bitwise", "warning")]
-    assert len(codes(metrics, SAME, tolerances=[narrow])) == 2
 
 
-def test_the_last_digit_is_no_contradiction_without_a_margin():
+def test_a_metric_without_a_role_such_as_a_duration_contradicts_nothing():
+    metrics = compare_metrics(points(0.9), points(0.8), role="other")
+    assert codes(metrics, SAME) == [("rerun-not-bitwise", "warning")]
+
+
+def test_bitwise_says_what_it_does_not_show():
+    metrics = compare_metrics(points(0.9), points(0.9))
+    (note,) = judge("r", metrics, SAME, ())
+    assert (note.code, note.severity) == ("rerun-bitwise-scope", "note")
+
+
+def test_the_last_digit_is_no_contradiction():
     metrics = compare_metrics(points(0.9), points(0.9 + 1e-9))
     assert codes(metrics, SAME) == [("rerun-not-bitwise", "warning")]
     metrics = compare_metrics(points(0.9, 0.5), points(0.1, 0.5))
@@ -135,10 +147,9 @@ def test_the_last_digit_is_no_contradiction_without_a_margin():
     ("declared", "found"),
     [(0.9, math.nan), (math.nan, 0.9), (math.inf, -math.inf), (1.0, math.inf)],
 )
-def test_no_margin_spans_nan_or_infinity(declared, found):
+def test_nan_or_infinity_against_a_number_contradicts(declared, found):
     metrics = compare_metrics(points(declared), points(found))
-    tolerance = Tolerance(metric="auc", margin=1e9)
-    assert codes(metrics, SAME, tolerances=[tolerance])[0] == ("rerun-metric-contradicts", "error")
+    assert codes(metrics, SAME)[0] == ("rerun-metric-contradicts", "error")
 
 
 def test_a_metric_that_is_missing_is_not_bitwise():

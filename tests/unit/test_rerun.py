@@ -81,8 +81,10 @@ class Trainer:
             [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
         )
         commit = done.stdout.strip()
+        # As short as the script: a re-run in a tenth of the recorded time is suspicious.
         self.provider.runs = [
-            replace(run, code=replace(run.code, commit=commit)) for run in self.provider.runs
+            replace(run, code=replace(run.code, commit=commit), ended=run.started + 100)
+            for run in self.provider.runs
         ]
 
     def rerun(self, **options):
@@ -210,8 +212,56 @@ def test_an_output_location_cannot_leave_the_output_folder(trainer):
     trainer.provider.config["training"]["outputs"]["location"] = "../bundle"
     report = trainer.rerun()
     assert report.exit_code == 1
-    assert "no path below" in findings(report)["gap-required"].message
-    assert "leaves the output folder" in findings(report)["rerun-output"].message
+    assert report.reruns == ()
+    assert "no plain path" in findings(report)["training-unrunnable"].message
+
+
+def test_a_link_in_place_of_the_output_is_not_followed(trainer):
+    trainer.script("import os; os.symlink('/bundle', '/out/store')")
+    assert "rerun-output" in findings(trainer.rerun())
+
+
+def test_a_result_in_a_small_part_of_the_recorded_time_needs_an_explanation(trainer):
+    trainer.provider.runs = [
+        replace(run, ended=run.started + 10**7) for run in trainer.provider.runs
+    ]
+    report = trainer.rerun()
+    assert report.exit_code == 6
+    assert "the recorded run 10000.0 s" in findings(report)["rerun-too-fast"].message
+
+
+def test_a_run_without_times_is_not_too_fast(trainer):
+    trainer.provider.runs = [
+        replace(run, started=None) if run.source.run_id == "run-c" else run
+        for run in trainer.provider.runs
+    ]
+    assert "rerun-too-fast" not in findings(trainer.rerun())
+
+
+def test_an_artefact_far_larger_than_the_declared_one_is_not_read(trainer):
+    trainer.script(TRAIN + "open(out / 'model.safetensors', 'ab').write(bytes(2 << 20))\n")
+    assert "far larger" in findings(trainer.rerun())["rerun-output"].message
+
+
+def test_a_training_that_is_handed_its_result_reproduces_nothing(trainer):
+    artefact = next(run for run in trainer.provider.runs if run.source.run_id == "run-c").artefacts[
+        1
+    ]
+    (trainer.provider.root / "repository" / "weights.bin").write_bytes(artefact.file.read_bytes())
+    trainer.provider.config["training"]["inputs"]["weights"] = "repository/weights.bin"
+    report = trainer.rerun()
+    assert report.claim("reproduction").status == "inconclusive"
+    assert "training-given-result" in findings(report)
+
+
+def test_trouble_of_this_machine_is_inconclusive(trainer, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bundler.rerun._stage", full)
+    report = trainer.rerun()
+    assert report.exit_code == 6
+    assert "No space left" in findings(report)["rerun-failed"].message
 
 
 def test_no_declared_tensors_can_never_be_bitwise(trainer):
@@ -226,7 +276,7 @@ def test_an_unknown_placeholder_is_a_gap_of_the_bundle_and_a_finding_of_the_reru
     report = trainer.rerun()
     assert report.exit_code == 1
     assert "{home}" in findings(report)["gap-required"].message
-    assert "{home}" in findings(report)["placeholder-unknown"].message
+    assert "{home}" in findings(report)["training-unrunnable"].message
 
 
 def test_a_bundle_without_a_specification_is_not_rerun(trainer):

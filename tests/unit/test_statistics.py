@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy.stats import rankdata
 
 from bundler.spec import Gate, Sampling
 from bundler.statistics import (
+    counted_rows,
     evaluate,
     holdout_variance,
     pessimistic_bound,
@@ -341,3 +343,27 @@ def test_a_clearly_good_system_passes():
         values = (rows[None, :] < levels[:, None]).mean(axis=1)
         passed += evaluate(gate(">=", 0.8), values.tolist(), N).verdict == "met"
     assert passed / 500 > 0.9
+
+
+@pytest.mark.parametrize(
+    ("metric", "denominator", "rows"),
+    [
+        ("holdout_accuracy", None, 200),
+        ("holdout_recall", None, None),
+        ("holdout_balanced_accuracy", None, None),
+        ("holdout_recall", 25, 25),
+        ("holdout_recall", 900, 200),
+    ],
+)
+def test_a_proportion_of_some_rows_says_of_how_many(metric, denominator, rows):
+    sampling = Sampling(kind="proportion", dataset_role="holdout", denominator=denominator)
+    gate = Gate(
+        name="g",
+        category="performance",
+        metric=metric,
+        comparator=">=",
+        threshold=0.5,
+        sampling=sampling,
+    )
+    assert counted_rows(gate, 200) == rows
+    assert counted_rows(replace(gate, sampling=None), 200) == 200

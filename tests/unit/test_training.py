@@ -166,7 +166,7 @@ def test_an_output_outside_of_the_output_folder_is_a_gap(location, provider, tmp
     provider.config["training"]["outputs"]["location"] = location
     gap = gaps(provider.build(tmp_path / "b"))["training-unrunnable"]
     assert gap.level == "required"
-    assert "is no path below {out}" in gap.message
+    assert "is no plain path below {out}" in gap.message
 
 
 @pytest.mark.parametrize("section", ["command", "environment"])

@@ -10,9 +10,9 @@ import pytest
 
 from bundler import canonical, vsa
 from bundler.errors import UsageError
-from bundler.report import CLAIMS, Claim, Report, Subject
+from bundler.report import CLAIMS, Claim, Report, Rerun, Subject
 
-SUBJECT = Subject(name="bag", tag_manifest_sha256="a" * 64)
+SUBJECT = Subject(name="bag", tag_manifest_sha256="a" * 64, envelope_sha256="e" * 64)
 
 
 def report(exit_code: int = 0, **statuses: str) -> Report:
@@ -35,11 +35,11 @@ def report(exit_code: int = 0, **statuses: str) -> Report:
 
 
 def predicate(of: Report) -> dict:
-    return json.loads(vsa.payload(of, b"report"))["predicate"]
+    return json.loads(vsa.payload(of, b"report", "k" * 64))["predicate"]
 
 
 def test_the_verdict_is_an_in_toto_statement_about_the_tag_manifest():
-    statement = canonical.parse_canonical(vsa.payload(report(), b"report"))
+    statement = canonical.parse_canonical(vsa.payload(report(), b"report", "k" * 64))
     assert statement["_type"] == "https://in-toto.io/Statement/v1"
     assert statement["predicateType"] == "https://slsa.dev/verification_summary/v1"
     assert statement["subject"] == [
@@ -49,12 +49,40 @@ def test_the_verdict_is_an_in_toto_statement_about_the_tag_manifest():
 
 def test_the_predicate_has_what_slsa_asks_for():
     said = predicate(report())
-    assert said["verifier"] == {"id": vsa.VERIFIER, "version": {"aisdp-bundler": "9.9.9"}}
+    assert said["verifier"] == {
+        "id": "urn:aisdp-bundler:verifier:sha256:" + "k" * 64,
+        "version": {"aisdp-bundler": "9.9.9"},
+    }
     assert said["timeVerified"] == "2026-01-01T00:00:01.000Z"
     assert said["resourceUri"] == "urn:aisdp-bundler:bundle:sha256:" + "a" * 64
     assert said["policy"] == {"uri": vsa.POLICY}
     assert said["slsaVersion"] == "1.0"
-    assert said["inputAttestations"][0]["digest"]["sha256"] == hashlib.sha256(b"report").hexdigest()
+    assert said["inputAttestations"] == [
+        {"uri": "signatures/release.dsse.json", "digest": {"sha256": "e" * 64}}
+    ]
+    assert said["aisdp"]["report"]["sha256"] == hashlib.sha256(b"report").hexdigest()
+    assert said["aisdp"]["isolation"] == []
+
+
+def test_a_re_run_is_another_policy_and_names_what_confined_it():
+    ran = Rerun(
+        run="r",
+        seed=1,
+        verdict="bitwise",
+        exit_code=0,
+        seconds=1.0,
+        conditions="",
+        isolation={"kind": "none"},
+        environment={},
+    )
+    said = predicate(dataclasses.replace(report(), reruns=(ran,)))
+    assert said["policy"] == {"uri": vsa.POLICY_RERUN}
+    assert said["aisdp"]["isolation"] == ["none"]
+
+
+def test_without_a_signature_there_is_no_input_attestation():
+    unsigned = dataclasses.replace(SUBJECT, envelope_sha256=None)
+    assert predicate(dataclasses.replace(report(6), subject=unsigned))["inputAttestations"] == []
 
 
 @pytest.mark.parametrize(
@@ -72,4 +100,4 @@ def test_only_claims_that_are_met_are_levels():
 def test_there_is_no_verdict_about_a_bundle_without_identity():
     unknown = dataclasses.replace(report(3), subject=Subject(name="x", tag_manifest_sha256=None))
     with pytest.raises(UsageError, match="could be identified"):
-        vsa.payload(unknown, b"")
+        vsa.payload(unknown, b"", "k" * 64)

@@ -10,6 +10,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from bundler.errors import SourceError
 from bundler.importers.mlflow import MlflowImporter
 from bundler.importers.model import ImportedRun
 
@@ -49,23 +52,33 @@ def named(store: Path, name: str, **more: Any) -> ImportedRun:
     return run
 
 
+def refused(store: Path, match: str, experiment: str | None = MAIN) -> SourceError:
+    """Reading ``store`` is refused with a remedy, in words that cannot steer a terminal."""
+    with pytest.raises(SourceError, match=match) as error:
+        read(store, experiment)
+    assert error.value.remedy
+    assert (error.value.message + error.value.remedy).isprintable()
+    return error.value
+
+
 def flags(run: ImportedRun) -> set[tuple[str, str]]:
     """Field and flag of all the fidelity flags of a run."""
     return {(each.field, each.flag) for each in run.fidelity}
 
 
 def execute(store: Path, *statements: str) -> None:
-    """Change a SQLite store."""
+    """Change a SQLite store, also against its own rules."""
     with closing(sqlite3.connect(store)) as connection:
+        connection.execute("PRAGMA ignore_check_constraints=ON")
         for statement in statements:
             connection.execute(statement)
         connection.commit()
 
 
 def state(folder: Path) -> dict[str, tuple[int, int, str]]:
-    """Everything below ``folder``: size, time of change, digest."""
+    """``folder`` and everything below it: size, time of change, digest."""
     found = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted([folder, *folder.rglob("*")]):
         status = path.lstat()
         digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         found[str(path.relative_to(folder))] = (status.st_size, status.st_mtime_ns, digest)
@@ -74,12 +87,9 @@ def state(folder: Path) -> dict[str, tuple[int, int, str]]:
 
 def make_run(store: Path, experiment: str = "1", run: str = "a" * 32, **meta: str) -> Path:
     """A run of a file store made by hand, with its experiment; returns its folder."""
-    (store / experiment).mkdir(parents=True, exist_ok=True)
     described = store / experiment / "meta.yaml"
     if not described.exists():
-        described.write_text(
-            f"experiment_id: '{experiment}'\nname: hand\nlifecycle_stage: active\n"
-        )
+        write(described, f"experiment_id: '{experiment}'\nname: hand\nlifecycle_stage: active\n")
     folder = store / experiment / run
     (folder / "metrics").mkdir(parents=True)
     lines = {
@@ -89,8 +99,7 @@ def make_run(store: Path, experiment: str = "1", run: str = "a" * 32, **meta: st
         "lifecycle_stage": "active",
         **meta,
     }
-    text = "".join(f"{key}: {value}\n" for key, value in lines.items())
-    (folder / "meta.yaml").write_text(text)
+    write(folder / "meta.yaml", "".join(f"{key}: {value}\n" for key, value in lines.items()))
     return folder
 
 

@@ -1,8 +1,8 @@
-"""Both of MLflow's stores: everything that MLflow's own client reads, we read; nothing is written."""
+"""What holds for both of MLflow's stores: which experiment, which files, and nothing is written."""
 
 from __future__ import annotations
 
-import math
+import os
 import shutil
 from pathlib import Path
 
@@ -23,17 +23,12 @@ from tests.unit.importers.support import (
     flags,
     named,
     read,
+    refused,
     state,
     write,
 )
 
 KINDS = ["sqlite", "files"]
-MOVED = {
-    "mlflow.source.git.commit": "commit",
-    "mlflow.source.git.repoURL": "repository",
-    "mlflow.source.git.branch": "branch",
-    "mlflow.source.name": "entry_point",
-}
 
 
 @pytest.fixture(params=KINDS)
@@ -46,126 +41,7 @@ def store(kind, tmp_path) -> Path:
     return copy_of(kind, tmp_path / "store")
 
 
-def value(text: str) -> float:
-    """A value as the client gave it: that one shows infinity as the largest double where the SQL store keeps it so."""
-    number = float(text)
-    return math.copysign(math.inf, number) if abs(number) > 1.797e308 else number
-
-
-def sortable(points) -> list[tuple[str, int, int, str]]:
-    return sorted((name, time, step, repr(number)) for name, time, step, number in points)
-
-
-# --- beside MLflow's client -------------------------------------------------------------------------------------------
-
-
-def pairs(kind: str):
-    """Each run as we read it, and what the client says."""
-    expected = EXPECTED[kind]
-    store = FIXTURES / STORE_OF[kind]
-    runs = {
-        run.source.run_id: run
-        for experiment in expected["experiments"].values()
-        for run in read(store, experiment["name"])
-    }
-    assert runs.keys() == expected["runs"].keys()
-    return [(run, expected["runs"][name]) for name, run in runs.items()]
-
-
-def test_every_run_and_its_state_is_that_of_the_client(kind):
-    for run, client in pairs(kind):
-        deleted = EXPECTED[kind]["experiments"][client["experiment"]]["stage"] == "deleted"
-        assert run.source.experiment_id == client["experiment"]
-        assert run.name == client["name"]
-        assert run.status == client["status"].lower()
-        assert run.deleted == (client["stage"] == "deleted" or deleted)
-        assert (run.started, run.ended) == (client["start"], client["end"])
-
-
-def test_every_parameter_and_tag_is_that_of_the_client(kind):
-    for run, client in pairs(kind):
-        assert dict(run.parameters) == client["parameters"]
-        tags = {name: text for name, text in client["tags"].items() if name != "mlflow.runName"}
-        for tag, field in MOVED.items():
-            assert getattr(run.code, field) == tags.pop(tag, None)
-        assert dict(run.tags) == tags
-        assert run.code.dirty is None
-
-
-def test_every_metric_point_is_that_of_the_client_to_the_last_bit(kind):
-    for run, client in pairs(kind):
-        theirs = [
-            (name, time, step, value(number))
-            for name, points in client["metrics"].items()
-            for time, step, number in points
-        ]
-        mine = [(p.metric, p.timestamp, p.step, p.value) for p in run.points]
-        assert sortable(mine) == sortable(theirs)
-
-
-def test_every_data_set_is_that_of_the_client(kind):
-    for run, client in pairs(kind):
-        mine = [(d.name, d.tracker_digest, d.role, d.source, d.rows) for d in run.data]
-        theirs = [tuple(d[key] for key in ("name", "digest", "role", "source", "rows")) for d in client["datasets"]]  # fmt: skip
-        assert sorted(mine, key=str) == sorted(theirs, key=str)
-        assert all(each.sha256 is None and each.version is None for each in run.data)
-
-
-def test_every_artefact_and_file_of_a_logged_model_is_that_of_the_client(kind):
-    for run, client in pairs(kind):
-        sizes = {each.path: each.file.stat().st_size for each in run.artefacts}
-        theirs = dict(client["files"])
-        assert sizes.keys() == theirs.keys()
-        assert all(sizes[path] == size for path, size in theirs.items() if size is not None)
-        assert [each.path for each in run.artefacts] == sorted(
-            sizes, key=lambda path: (path.startswith("models/"), path)
-        )
-
-
-def test_points_are_in_order_of_metric_time_step_and_logging(kind):
-    run = named(FIXTURES / STORE_OF[kind], "values")
-    order = [(p.metric, p.timestamp, p.step) for p in run.points]
-    assert order == sorted(order)
-    # MLflow's SQL store drops a point that is the same in everything.
-    logged = [3.0, 1.0, 2.0, *([3.0] if kind == "files" else [])]
-    assert [p.value for p in run.points if p.metric == "same place"] == logged
-    backwards = [p.step for p in run.points if p.metric == "backwards"]
-    assert backwards == [4, 3, 2, 1, 0]
-
-
-def test_runs_are_in_order_of_start(kind):
-    runs = read(FIXTURES / STORE_OF[kind])
-    assert [run.started for run in runs] == sorted(run.started for run in runs)
-    assert [run.status for run in runs] == [
-        "finished", "finished", "failed", "killed", "running", "scheduled", "finished",
-    ]  # fmt: skip
-    assert [run.deleted for run in runs] == [False] * 6 + [True]
-
-
-# --- what MLflow did to values ----------------------------------------------------------------------------------------
-
-
-def test_what_mlflow_did_to_a_value_is_flagged(kind):
-    run = named(FIXTURES / STORE_OF[kind], "values")
-    expected = {
-        ("parameters", "type_lost"),
-        ("parameters.long", "truncated"),
-        ("metrics.same place", "duplicate_step"),
-        ("metrics.same step", "duplicate_step"),
-    }
-    if kind == "sqlite":
-        expected |= {("metrics.odd", "nan_replaced"), ("metrics.odd", "inf_clamped")}
-    assert flags(run) == expected
-    assert len(run.parameters["long"]) == 6000
-
-
-def test_a_failed_run_keeps_its_nan(kind):
-    run = named(FIXTURES / STORE_OF[kind], "failed")
-    assert [math.isnan(point.value) for point in run.points] == [True]
-
-
-def test_a_run_without_anything_has_no_flags(kind):
-    assert named(FIXTURES / STORE_OF[kind], "killed").fidelity == ()
+# --- texts of a record -------------------------------------------------------------------------------------------------
 
 
 def test_a_dirty_tag_is_believed_only_where_it_says_yes_or_no():
@@ -205,41 +81,28 @@ def test_what_a_data_set_says_of_itself_can_be_written_as_utf8():
 # --- which experiment -------------------------------------------------------------------------------------------------
 
 
-def test_an_experiment_is_found_by_name_and_by_id(kind):
-    store = FIXTURES / STORE_OF[kind]
-    ids = {e["name"]: key for key, e in EXPECTED[kind]["experiments"].items()}
-    assert len(read(store, MAIN)) == len(read(store, ids[MAIN])) == 7
-    assert [run.deleted for run in read(store, "dropped")] == [True]
-    assert read(store, "Default") == []
-
-
 def test_without_a_name_the_only_experiment_with_runs_is_taken(store, kind):
-    with pytest.raises(SourceError, match="several experiments") as error:
-        read(store, None)
-    assert MAIN in error.value.remedy
-    assert "dropped" in error.value.remedy
+    ids = {each["name"]: key for key, each in EXPECTED[kind]["experiments"].items()}
+    error = refused(store, "several experiments", None)
+    assert f"{MAIN!r} (id {ids[MAIN]}, 7 runs)" in error.remedy
+    assert f"'second' (id {ids['second']}, 1 runs)" in error.remedy
+    assert f"'dropped' (id {ids['dropped']}, 1 runs, deleted)" in error.remedy
     if kind == "sqlite":
-        execute(store, "DELETE FROM runs WHERE experiment_id = 2")
+        execute(store, f"DELETE FROM runs WHERE experiment_id <> {ids[MAIN]}")
     else:
         shutil.rmtree(store / ".trash")
+        shutil.rmtree(store / ids["second"])
     assert len(read(store, None)) == 7
 
 
 def test_an_unknown_experiment_is_refused_with_the_known_ones(kind):
-    with pytest.raises(SourceError, match="nope") as error:
-        read(FIXTURES / STORE_OF[kind], "nope")
-    assert MAIN in error.value.remedy
+    assert MAIN in refused(FIXTURES / STORE_OF[kind], "no 'nope'", "nope").remedy
 
 
 def test_an_empty_list_of_experiments_is_an_error():
-    with pytest.raises(SourceError) as error:
+    with pytest.raises(SourceError, match="no experiment") as error:
         choose([], None, Path("store"))
     assert error.value.remedy == "Name one of: none."
-
-
-def test_experiments_are_listed_with_the_largest_first(kind):
-    found = MlflowImporter().experiments(FIXTURES / STORE_OF[kind])
-    assert found == (MAIN, "dropped", "Default")
 
 
 # --- stores and their artefacts ---------------------------------------------------------------------------------------
@@ -268,16 +131,22 @@ def test_a_store_may_be_moved(store, kind, tmp_path):
 
 @pytest.mark.parametrize("name", ["mlflow.db", "mlruns"])
 def test_a_missing_store_is_named(tmp_path, name):
-    with pytest.raises(SourceError, match=name) as error:
-        read(tmp_path / name)
-    assert error.value.remedy
+    assert name in refused(tmp_path / name, "no MLflow store").message
+
+
+def test_a_place_that_cannot_be_looked_at_is_named(store, monkeypatch):
+    def denied(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", denied)
+    assert store.name in refused(store, "Permission denied").message
 
 
 def test_reading_changes_nothing(store):
     before = state(store.parent)
     read(store)
     MlflowImporter().experiments(store)
-    MlflowImporter().detect(store.parent)
+    assert MlflowImporter().detect(store.parent) == (store,)
     assert state(store.parent) == before
 
 
@@ -304,8 +173,6 @@ def test_a_link_in_place_of_the_artefact_folder_is_not_followed(store):
 
 
 def test_special_files_among_the_artefacts_are_named(store):
-    import os
-
     folder = next(e.file.parent for e in named(store, "files").artefacts if e.path == "notes.txt")
     os.mkfifo(folder / "pipe")
     (folder / "notes.txt").rename(folder / os.fsdecode(b"n\xff.txt"))
@@ -314,6 +181,31 @@ def test_special_files_among_the_artefacts_are_named(store):
     names = [each.path for each in run.artefacts]
     assert "n\\xff.txt" in names
     assert all(each.file.exists() for each in run.artefacts)
+
+
+def test_a_file_that_cannot_be_read_is_a_gap(store, monkeypatch):
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: not str(path).endswith("notes.txt") and access(path, mode)
+    )
+    run = named(store, "files")
+    assert [each.path for each in run.artefacts if each.file is None] == ["notes.txt"]
+    assert ("artefacts", "unreadable") in flags(run)
+
+
+def test_a_folder_that_cannot_be_read_is_flagged(store, monkeypatch):
+    scandir = os.scandir
+
+    def denied(path):
+        if str(path).endswith("/ordner"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    run = named(store, "files")
+    own = [each.path for each in run.artefacts if not each.path.startswith("models/")]
+    assert own == ["notes.txt", "ordner-2.txt"]
+    assert [each.detail for each in run.fidelity] == ["ordner/: Permission denied"]
 
 
 # --- where an address leads -------------------------------------------------------------------------------------------
@@ -405,19 +297,3 @@ def test_a_link_beside_a_foreign_store_leads_nowhere(places, tmp_path):
     (places.beside / "mlruns" / "1" / "r9").symlink_to(tmp_path / "elsewhere" / "1" / "r9")
     confined = Places(beside=places.beside, given=None, confined=True)
     assert confined.find("/old/mlruns/1/r9/artifacts")[0] is None
-
-
-# --- the committed example --------------------------------------------------------------------------------------------
-
-
-def test_the_example_is_read_as_its_search_made_it():
-    runs = read(EXAMPLE / "mlflow.db", None)
-    assert len(runs) == 40
-    assert sum(run.deleted for run in runs) == 1
-    assert sum(run.status == "finished" and not run.deleted for run in runs) == 38
-    (failed,) = [run for run in runs if run.status == "failed"]
-    assert any(math.isnan(p.value) for p in failed.points)
-    assert any(flag.flag == "nan_replaced" for flag in failed.fidelity)
-    for run in runs:
-        assert sorted(each.rows for each in run.data) == [200, 200, 600]
-    assert all(("artefacts", "artefacts_unreachable") not in flags(run) for run in runs)

@@ -5,3 +5,6 @@ the modules is written down in ARCHITECTURE.md.
 """
 
 __version__ = "0.1.0"
+
+SOFTWARE = f"aisdp-bundler {__version__}"
+"""How this program names itself in bundles and reports."""

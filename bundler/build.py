@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bundler import __version__, canonical, chain, codec, requirements, resources
+from bundler import SOFTWARE, canonical, chain, codec, requirements, resources
 from bundler.attestation import Release, Statement, statement_bytes
 from bundler.config import BuildConfig
 from bundler.errors import GapsError, MalformedError, SourceError, UsageError
@@ -40,8 +40,6 @@ from bundler.spec import BUNDLE_FORMAT, BUNDLE_SCHEMAS, Gap, Index
 from bundler.storage.hashing import digest_all, digest_bytes
 from bundler.storage.writer import staged, write_archive, write_file
 from bundler.training import Shipped, ship_training
-
-SOFTWARE = f"aisdp-bundler {__version__}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

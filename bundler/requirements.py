@@ -45,7 +45,7 @@ class Declared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirement:
-    """One row: ``shown`` says whether the evidence has it. ``point`` is where it is asked."""
+    """One row. ``point`` is where it is asked; whether it is shown, the kinds of requirement below say."""
 
     code: str
     level: GapLevel

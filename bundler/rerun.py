@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -65,7 +65,6 @@ def rerun_training(
     evidence: Evidence,
     options: RerunOptions,
     progress: Progress,
-    on_output: Callable[[bytes], None] | None = None,
 ) -> RerunOutcome:
     """Re-run the training of the selected run and compare.
 
@@ -94,7 +93,7 @@ def rerun_training(
         with progress.step("Testing the sandbox", None):
             isolation = box.isolation(options.limits)
         with progress.step(f"Re-running the training, seed {spec.seed}", None):
-            outcome = box.run(job, on_output=on_output)
+            outcome = box.run(job)
         execution = _Execution(
             spec=spec, declared=declared, isolation=isolation, outcome=outcome, software=knobs
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from bundler import __version__, resources
+from bundler import SOFTWARE, resources
 from bundler.attestation import Statement, open_envelope
 from bundler.checks import CHECKS, Evidence, run_check
 from bundler.errors import (
@@ -40,8 +40,6 @@ from bundler.spec import GateResult, Predecessor
 from bundler.storage.hashing import digest_bytes
 from bundler.storage.model import Bag
 from bundler.trust import Key, unseal
-
-SOFTWARE = f"aisdp-bundler {__version__}"
 
 Rerunner = Callable[[Evidence], RerunOutcome]
 Clock = Callable[[], str]

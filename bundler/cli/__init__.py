@@ -48,7 +48,7 @@ def init(folder: Path, output: Path | None, experiment: str | None) -> None:
     Example:
       cd my-training-repository && bundler init
     """
-    from bundler.cli.commands import run_init  # noqa: PLC0415
+    from bundler.cli.commands import run_init
 
     run_init(folder, output, experiment)
 
@@ -69,7 +69,7 @@ def keygen(output: Path, algorithm: Any) -> None:
     Example:
       bundler keygen -o keys
     """
-    from bundler.cli.commands import run_keygen  # noqa: PLC0415
+    from bundler.cli.commands import run_keygen
 
     run_keygen(output, algorithm)
 
@@ -99,7 +99,7 @@ def build(config: Path, output: Path, key: Path, **options: Any) -> None:
     Exit codes: 0 built, 1 required evidence is missing (--strict), 2 usage or bundle.yaml,
     7 a source cannot be read, 8 the bundle cannot be written.
     """
-    from bundler.cli.commands import run_build  # noqa: PLC0415
+    from bundler.cli.commands import run_build
 
     run_build(config, output, key, **options)
 
@@ -146,7 +146,7 @@ def verify(**options: Any) -> None:
     Exit codes: 0 verified, 1 a claim is not met, 2 usage, 3 bad signature or malformed bundle,
     4 environment not recreatable, 5 sandbox unavailable, 6 inconclusive, 8 the report cannot be written.
     """
-    from bundler.cli.commands import VerifyOptions, run_verify  # noqa: PLC0415
+    from bundler.cli.commands import VerifyOptions, run_verify
 
     sys.exit(run_verify(VerifyOptions(**options)))
 
@@ -169,7 +169,7 @@ def site(bundle: Path, report: Path | None, trust: tuple[Path, ...], output: Pat
     Example:
       bundler site release-1.0.0 --report report.json -o site
     """
-    from bundler.cli.commands import run_site  # noqa: PLC0415
+    from bundler.cli.commands import run_site
 
     run_site(bundle, report, trust, output)
 
@@ -227,7 +227,7 @@ def _say(message: str, remedy: str = "") -> None:
 
 
 def _raise_in_debug(error: Exception) -> None:
-    import os  # noqa: PLC0415
+    import os
 
     if os.environ.get("BUNDLER_DEBUG"):
         raise error

@@ -36,7 +36,7 @@ class VerifyOptions:
 
 def run_init(folder: Path, output: Path | None, experiment: str | None) -> None:
     """``bundler init``."""
-    from bundler.starter import write_starter  # noqa: PLC0415
+    from bundler.starter import write_starter
 
     target = output or folder / "bundle.yaml"
     todo = write_starter(folder, target, experiment)
@@ -55,9 +55,9 @@ def run_build(  # noqa: PLR0913  # one argument an option
     config: Path, output: Path, key: Path, *, as_tar: bool, strict: bool, previous: Path | None
 ) -> None:
     """``build-bundle``."""
-    from bundler.build import Request, build  # noqa: PLC0415
-    from bundler.cli.console import Bars, show_built  # noqa: PLC0415
-    from bundler.config import load  # noqa: PLC0415
+    from bundler.build import Request, build
+    from bundler.cli.console import Bars, show_built
+    from bundler.config import load
 
     request = Request(
         config=load(config),
@@ -73,11 +73,11 @@ def run_build(  # noqa: PLR0913  # one argument an option
 
 def run_verify(options: VerifyOptions) -> int:
     """``verify-bundle``. Returns the exit code."""
-    from bundler.cli.console import Bars, show_report  # noqa: PLC0415
-    from bundler.rerun import RerunOptions, rerun_training  # noqa: PLC0415
-    from bundler.storage import open_bag  # noqa: PLC0415
-    from bundler.storage.model import shown  # noqa: PLC0415
-    from bundler.verify import verify  # noqa: PLC0415
+    from bundler.cli.console import Bars, show_report
+    from bundler.rerun import RerunOptions, rerun_training
+    from bundler.storage import open_bag
+    from bundler.storage.model import shown
+    from bundler.verify import verify
 
     if options.sandbox == "none" and not options.i_trust_this_code:
         raise UsageError(
@@ -124,9 +124,9 @@ def run_verify(options: VerifyOptions) -> int:
 
 def run_site(bundle: Path, report: Path | None, trust: tuple[Path, ...], output: Path) -> None:
     """``bundler site``."""
-    from bundler.cli.console import Bars  # noqa: PLC0415
-    from bundler.site import render  # noqa: PLC0415
-    from bundler.storage import open_bag  # noqa: PLC0415
+    from bundler.cli.console import Bars
+    from bundler.site import render
+    from bundler.storage import open_bag
 
     pages = render(open_bag(bundle), _load_report(report), _load_trust(trust), output, Bars())
     click.echo(f"wrote {pages} pages; open {output / 'index.html'}")
@@ -179,9 +179,9 @@ def _load_report(path: Path | None) -> Report | None:
 
 def _read_earlier(path: Path, keys: tuple[Key, ...]) -> Predecessor:
     """The release before, whose files must be intact and signed by a trusted key as well."""
-    from bundler.evidence import intact_files, predecessor, read_contents  # noqa: PLC0415
-    from bundler.storage import open_bag  # noqa: PLC0415
-    from bundler.verify import unsealed  # noqa: PLC0415
+    from bundler.evidence import intact_files, predecessor, read_contents
+    from bundler.storage import open_bag
+    from bundler.verify import unsealed
 
     problem = "its signature is about another bundle"
     try:

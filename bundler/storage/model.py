@@ -51,7 +51,7 @@ class Bag(Protocol):
 
 
 class MemoryBag:
-    """A bag made of bytes, for tests and for bundles that were just built."""
+    """A bag made of bytes: the twin in memory of the other kinds, for tests."""
 
     def __init__(self, files: Mapping[str, bytes], name: str = "bundle") -> None:
         self._files = dict(files)

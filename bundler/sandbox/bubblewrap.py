@@ -27,7 +27,8 @@ _FILES = {
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
 _RESERVED = ("/usr", "/proc", "/dev", "/tmp", "/out", "/etc", *(f"/{n}" for n in _ROOT_FOLDERS))  # noqa: S108
-# One byte tells the keeper that bubblewrap did its work; what fails later is the job's own failure.
+# One byte tells the keeper that bubblewrap did its work and the limits are in force; what fails
+# later is the job's own failure.
 _MARK = 'printf s >&9; exec 9>&-; exec "$@"'
 # Where root's outer mount namespace shows the sources to the unprivileged user.
 _STAGES = ("/mnt", "/media", "/srv", "/opt")
@@ -172,25 +173,29 @@ class Bubblewrap:
             inner += ["--bind" if writable else "--ro-bind", origin, str(target)]
         for path, fd in files.items():
             inner += ["--ro-bind-data", str(fd), path]
-        for name, value in process.environment(job).items():
-            inner += ["--setenv", name, value]
         inner += ["--chdir", str(job.working_directory), "--remount-ro", "/dev"]
         inner += ["--remount-ro", "/", "--seccomp", str(filter_fd)]
-        limits = process.rlimits(job.limits, processes=True, memory="memory" not in group.folders)
-        mark = ["/bin/sh", "-c", _MARK, "sh"]
-        return (*self._outer(staged), self._bwrap, *inner, "--", *mark, *limits, *job.command)
+        # Bubblewrap's own pid 1 shares the job's uid, so it gets the limits too; only the number of
+        # processes is counted from inside the user namespace.
+        limits = process.rlimits(job.limits, memory="memory" not in group.folders)
+        last = (*process.prlimit(nproc=job.limits.processes), "/bin/sh", "-c", _MARK, "sh")
+        payload = process.payload(job.command, process.environment(job))
+        return (*self._outer(staged), *limits, self._bwrap, *inner, "--", *last, *payload)
 
     def _own_mounts(self, limits: Limits) -> list[str]:
         def tmpfs(size: int, target: str) -> list[str]:  # --size: bubblewrap 0.6
             sized = ["--size", str(size)] if "--size" in self._options else []
             return [*sized, "--tmpfs", target]
 
-        own = ["--proc", "/proc", "--dev", "/dev", *tmpfs(limits.memory_bytes // 2, "/dev/shm")]  # noqa: S108
+        # The job could write to the memory of pid 1, bubblewrap, which has its uid: it is not shown.
+        own = ["--proc", "/proc", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1", "--dev", "/dev"]
+        own += tmpfs(limits.memory_bytes // 2, "/dev/shm")  # noqa: S108
         return [*own, *tmpfs(limits.output_bytes, "/tmp")]  # noqa: S108
 
 
 def _ask(bwrap: str, option: str) -> str:
-    return subprocess.run([bwrap, option], capture_output=True, text=True, check=False).stdout
+    argv = [bwrap, option]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, env={}).stdout
 
 
 def _stage() -> str:
@@ -224,8 +229,9 @@ def _sources(job: Job) -> dict[PurePosixPath, Path]:
 def check_target(target: PurePosixPath) -> PurePosixPath:
     """Return ``target`` if a job may have something mounted there; raises UsageError otherwise."""
     reserved = any(target.is_relative_to(name) for name in _RESERVED)
-    if reserved or not target.is_absolute() or ".." in target.parts or target == PurePosixPath("/"):
-        raise UsageError(f"nothing can be mounted at {target} inside the sandbox")
+    odd = ".." in target.parts or "\0" in str(target) or target == PurePosixPath("/")
+    if reserved or odd or not target.is_absolute():
+        raise UsageError(f"nothing can be mounted at {str(target)!r} inside the sandbox")
     return target
 
 

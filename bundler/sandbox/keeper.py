@@ -86,11 +86,11 @@ def _execute(spec: dict[str, Any]) -> dict[str, Any]:
         child = subprocess.Popen(
             spec["argv"],
             stdin=subprocess.DEVNULL,
-            env=spec["env"],
+            env={},  # the job's own variables are set last, by the command itself
             cwd=spec["cwd"],
             pass_fds=fds,
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return {"started": False, "code": None, "error": str(error)}
     for fd in [mark, *fds]:
         os.close(fd)

@@ -129,21 +129,46 @@ def writes(plan: dict[str, Any]) -> Result:
 
 def processes(plan: dict[str, Any]) -> Result:
     """See or signal the parent (its start time tells it from another process with its pid)."""
-    pid = plan["pid"]
+    absent = _absent(plan)
+    if absent:
+        return True, absent
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            start = int(file.read().rpartition(b") ")[2].split()[19])
-    except OSError as error:
-        if _reason(error) not in ("EACCES", "EPERM"):
-            return True, _reason(error)
-    else:
-        if start != plan["start"]:
-            return True, "another process has that pid"
-    try:
-        os.kill(pid, 0)
+        os.kill(plan["pid"], 0)
     except OSError as error:
         return True, _reason(error)
     return False, "could be signalled"
+
+
+def limits_of_the_verifier(plan: dict[str, Any]) -> Result:
+    """Ask for a limit of the parent; whoever may do that may also lower it."""
+    absent = _absent(plan)
+    if absent:
+        return True, absent
+    try:
+        resource.prlimit(plan["pid"], resource.RLIMIT_CORE)
+    except OSError as error:
+        return True, _reason(error)
+    return False, "could be lowered"
+
+
+def _absent(plan: dict[str, Any]) -> str:
+    """Why the parent cannot be meant by its pid here; empty if it may be."""
+    try:
+        with open(f"/proc/{plan['pid']}/stat", "rb") as file:
+            start = int(file.read().rpartition(b") ")[2].split()[19])
+    except OSError as error:
+        return "" if _reason(error) in ("EACCES", "EPERM") else _reason(error)
+    return "" if start == plan["start"] else "another process has that pid"
+
+
+def other_memory(_plan: dict[str, Any]) -> Result:
+    """Open the memory of another process for writing, to make it act for the job."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        if int(pid) != os.getpid():
+            with contextlib.suppress(OSError):
+                os.close(os.open(f"/proc/{pid}/mem", os.O_RDWR))
+                return False, f"opened that of process {pid}"
+    return True, "none could be opened"
 
 
 def files(_plan: dict[str, Any]) -> Result:
@@ -219,6 +244,7 @@ REQUIRED: dict[str, Callable[[dict[str, Any]], Result]] = {
     "environment of the verifier": environment,
     "write outside /out": writes,
     "processes of the verifier": processes,
+    "memory of other processes": other_memory,
     "inherited open files": files,
     "system call io_uring_setup": io_uring,
     "system call keyctl": keyctl,
@@ -226,6 +252,7 @@ REQUIRED: dict[str, Callable[[dict[str, Any]], Result]] = {
 }
 INFORMATIVE: dict[str, Callable[[dict[str, Any]], Result]] = {
     "names of files in the home folder": home_names,
+    "resource limits of the verifier": limits_of_the_verifier,
 }
 
 

@@ -40,7 +40,6 @@ class Launch:
     """How to start a job; ``marked`` is explained in the keeper, ``site`` selects sandlock."""
 
     argv: tuple[str, ...]
-    environment: Mapping[str, str] = field(default_factory=dict)
     folder: Path = Path("/")
     fds: tuple[int, ...] = ()
     marked: bool = False
@@ -55,17 +54,51 @@ def environment(job: Job) -> dict[str, str]:
     return _ENVIRONMENT | dict(job.environment)
 
 
-def rlimits(limits: Limits, *, processes: bool, memory: bool) -> tuple[str, ...]:
-    """The command prefix that sets resource limits inside; empty where there is no prlimit."""
-    prlimit = shutil.which("prlimit", path="/usr/bin:/bin")
-    if prlimit is None:
+def payload(command: tuple[str, ...], variables: Mapping[str, str]) -> tuple[str, ...]:
+    """The end of every argv: become ``command`` with exactly ``variables``.
+
+    Nothing before it sees them. With ``LD_PRELOAD`` a variable is foreign code, and that must find
+    all limits in force (docs/adr/0006).
+    """
+    # env would take a program with "=" in its name for one more variable.
+    run = ("/usr/bin/nice", "-n", "0", "--") if any("=" in word for word in command[:1]) else ()
+    given = (f"{name}={value}" for name, value in variables.items())
+    return ("/usr/bin/env", "-i", "--", *given, *run, *command)
+
+
+def unfit(job: Job) -> str:
+    """Why no process can be given the command and the environment of ``job``; empty if one can."""
+    if not job.command or not job.command[0]:
+        return "the command is empty"
+    for name in job.environment:
+        if not name or "=" in name:
+            return f"{name!r} cannot be the name of an environment variable"
+    named = {f"the value of {name!r}": value for name, value in job.environment.items()}
+    named |= {f"the name {name!r}": name for name in job.environment}
+    named |= {f"word {i} of the command": word for i, word in enumerate(job.command)}
+    named["the working folder"] = str(job.working_directory)
+    for what, text in named.items():
+        if "\0" in text:
+            return f"{what} holds a NUL character"
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return f"{what} is no Unicode text"
+    return ""
+
+
+def prlimit(**wanted: int) -> tuple[str, ...]:
+    """The command prefix that sets resource limits; empty where there is no prlimit."""
+    program = shutil.which("prlimit", path="/usr/bin:/bin")
+    if program is None:
         return ()
+    return (program, *(f"--{name}={value}:{value}" for name, value in wanted.items()), "--")
+
+
+def rlimits(limits: Limits, *, memory: bool) -> tuple[str, ...]:
+    """The prefix for the limits of each single process."""
     wanted = {"cpu": limits.cpu_seconds, "fsize": limits.file_bytes, "core": 0}
-    if processes:
-        wanted["nproc"] = limits.processes
-    if memory:
-        wanted["as"] = limits.memory_bytes
-    return (prlimit, *(f"--{name}={value}:{value}" for name, value in wanted.items()), "--")
+    return prlimit(**wanted | ({"as": limits.memory_bytes} if memory else {}))
 
 
 def could_not_start(detail: str) -> Outcome:
@@ -84,34 +117,14 @@ def supervise(
     launch: Launch, job: Job, group: cgroups.Cgroup | None, on_output: OnOutput | None
 ) -> Outcome:
     """Run ``launch`` under a keeper until it ends or breaks a limit and all of it is dead."""
+    if problem := unfit(job):
+        return could_not_start(problem)
     begun = time.monotonic()
     reading, writing = os.pipe()
     # Above the keeper's START_FD, which would overwrite it.
     report_in, report_out = map(keeper.away_from_start_fd, os.pipe())
-    spec = {
-        "argv": launch.argv,
-        "env": dict(launch.environment),
-        "cwd": str(launch.folder),
-        "fds": launch.fds,
-        "marked": launch.marked,
-        "site": launch.site,
-        "options": dict(launch.options),
-        "cgroup": [str(path) for path in group.joins] if group else [],
-        "report": report_out,
-        "parent": os.getpid(),
-    }
-    command = [*launch.prefix, sys.executable, "-I", "-S", keeper.__file__, json.dumps(spec)]
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=writing,
-            stderr=writing,
-            env={},
-            cwd="/",
-            pass_fds=(*launch.fds, report_out),
-            start_new_session=True,
-        )
+        process = _start(launch, group, writing, report_out)
     except OSError as error:
         _close(reading, writing, report_in, report_out)
         return could_not_start(str(error))
@@ -123,6 +136,32 @@ def supervise(
         _end(process, group)
         _close(reading, report_in)
     return _outcome(watch, report, group, time.monotonic() - begun)
+
+
+def _start(
+    launch: Launch, group: cgroups.Cgroup | None, log: int, report: int
+) -> subprocess.Popen[bytes]:
+    spec = {
+        "argv": launch.argv,
+        "cwd": str(launch.folder),
+        "fds": launch.fds,
+        "marked": launch.marked,
+        "site": launch.site,
+        "options": dict(launch.options),
+        "cgroup": [str(path) for path in group.joins] if group else [],
+        "report": report,
+        "parent": os.getpid(),
+    }
+    return subprocess.Popen(
+        [*launch.prefix, sys.executable, "-I", "-S", keeper.__file__, json.dumps(spec)],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env={},
+        cwd="/",
+        pass_fds=(*launch.fds, report),
+        start_new_session=True,
+    )
 
 
 def _close(*fds: int) -> None:

@@ -87,7 +87,7 @@ class Sandlock:
             if self._mechanism != "sandlock" and "memory" not in group.folders:
                 return process.could_not_start("the cgroup for the job could not be made")
             launch = process.Launch(
-                argv=_command(job),
+                argv=_command(job, _scratch(job)),
                 prefix=self._prefix(),
                 site=self._site,
                 options=_options(job, temporary, own_memory=self._mechanism == "sandlock"),
@@ -104,10 +104,25 @@ class Sandlock:
         return (self._setpriv, "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
 
 
-def _command(job: Job) -> tuple[str, ...]:
+def _scratch(job: Job) -> str:
+    """Where the job has its temporary folder: a mount over /tmp would hide an interpreter there."""
+    prefixes = interpreter.prefixes(job.interpreter) if job.interpreter else {}
+    hidden = any(Path("/tmp") in path.parents for path in prefixes)  # noqa: S108
+    return "/scratch" if hidden else "/tmp"  # noqa: S108
+
+
+def _command(job: Job, scratch: str) -> tuple[str, ...]:
+    variables = {
+        name: scratch if value == "/tmp" else value  # noqa: S108
+        for name, value in process.environment(job).items()
+    }
     # The working folder exists only in sandlock's view of paths, so a shell inside goes there.
     go = ("/bin/sh", "-c", 'cd -- "$0" && exec "$@"', str(job.working_directory))
-    return (*go, *process.rlimits(job.limits, processes=False, memory=False), *job.command)
+    return (
+        *go,
+        *process.rlimits(job.limits, memory=False),
+        *process.payload(job.command, variables),
+    )
 
 
 def _options(job: Job, temporary: Path, *, own_memory: bool) -> dict[str, Any]:
@@ -115,14 +130,11 @@ def _options(job: Job, temporary: Path, *, own_memory: bool) -> dict[str, Any]:
     prefixes = interpreter.prefixes(job.interpreter) if job.interpreter else {}
     python = {str(path): str(source) for path, source in prefixes.items() if path != source}
     readable = [*_READABLE, *shown, *map(str, prefixes)]
-    # A mount over /tmp would hide an interpreter that lies there; the job then gets another folder.
-    hidden = any(Path("/tmp") in path.parents for path in prefixes)  # noqa: S108
-    scratch = "/scratch" if hidden else "/tmp"  # noqa: S108
     for name in ("tmp", "shm"):
         (temporary / name).mkdir()
     writable = {
         str(OUT): str(job.output.resolve()),
-        scratch: str(temporary / "tmp"),
+        _scratch(job): str(temporary / "tmp"),
         "/dev/shm": str(temporary / "shm"),  # noqa: S108
     }
     return {
@@ -133,10 +145,6 @@ def _options(job: Job, temporary: Path, *, own_memory: bool) -> dict[str, Any]:
         "fs_readable": [path for path in readable if path in shown or Path(path).exists()],
         "fs_writable": [*writable, "/dev/null"],
         "clean_env": True,
-        "env": {
-            name: scratch if value == "/tmp" else value  # noqa: S108
-            for name, value in process.environment(job).items()
-        },
         "max_processes": job.limits.processes,
         "max_memory": job.limits.memory_bytes if own_memory else None,
         "no_coredump": True,

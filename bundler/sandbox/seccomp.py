@@ -132,7 +132,14 @@ def program(machine: str | None = None) -> bytes:
         if number is not None:
             refusal = errno.ENOSYS if name in _NOT_IMPLEMENTED else errno.EPERM
             code += [(_EQUAL, 0, 1, number), _fail(refusal)]
-    code += _when(_CLONE[column], [(_LOAD, 0, 0, _ARG0), *_refuse_bits(_NEW_NAMESPACE)])
+    code += _conditions(column)
+    code.append((_RETURN, 0, 0, _ALLOW))
+    return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
+
+
+def _conditions(column: int) -> list[Instruction]:
+    """Instructions for the system calls that are allowed with some arguments only."""
+    code = _when(_CLONE[column], [(_LOAD, 0, 0, _ARG0), *_refuse_bits(_NEW_NAMESPACE)])
     code += _when(
         _UNSHARE[column], [(_LOAD, 0, 0, _ARG0), *_refuse_bits(_NEW_NAMESPACE | _NEW_TIME)]
     )
@@ -152,8 +159,7 @@ def program(machine: str | None = None) -> bytes:
         (_EQUAL, 1, 0, 0),  # NETLINK_ROUTE, which getifaddrs (gloo) needs; no audit, no netfilter
         _fail(errno.EAFNOSUPPORT),  # AF_VSOCK among them: no network namespace holds it
     ])  # fmt: skip
-    code.append((_RETURN, 0, 0, _ALLOW))
-    return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
+    return code
 
 
 def _refuse_bits(mask: int) -> list[Instruction]:

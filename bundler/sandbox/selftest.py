@@ -22,8 +22,7 @@ from bundler.sandbox.model import Job, Limits, OnOutput, Outcome, Probe
 # RFC 5737, TEST-NET-1: routed nowhere, so that a leak would reach nobody.
 _OUTSIDE = "192.0.2.1"
 PARENT_LIMITS = ("wall_seconds", "output_bytes", "output_files", "log_bytes")
-# Set by the C library, Python, sh or bubblewrap themselves; they carry nothing of the verifier.
-_HARMLESS = ("LC_CTYPE", "PWD", "OLDPWD", "SHLVL", "_")
+_HARMLESS = ("LC_CTYPE",)  # set by Python itself; it carries nothing of the verifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

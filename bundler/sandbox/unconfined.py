@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -25,9 +26,10 @@ class Unconfined:
     def isolation(self, limits: Limits) -> Isolation:
         """Say that nothing isolates; no probe is run, since each would get through."""
         applied = [f"{name} (verifier)" for name in PARENT_LIMITS]
-        can = process.rlimits(limits, processes=False, memory=False)
+        can = process.rlimits(limits, memory=False)
         rlimited = ("cpu_seconds", "file_bytes") if can else ()
-        applied += [f"{name} (rlimit, each process)" for name in rlimited]
+        raised = "; root may raise it" if os.geteuid() == 0 else ""
+        applied += [f"{name} (rlimit, each process{raised})" for name in rlimited]
         known = {*PARENT_LIMITS, *rlimited}
         return Isolation(
             kind=self.kind,
@@ -48,14 +50,17 @@ class Unconfined:
         try:
             places = {str(check_target(m.target)): m.source.resolve() for m in job.mounts}
             places[str(OUT)] = job.output.resolve()
-            limits = process.rlimits(job.limits, processes=False, memory=False)
+            variables = {
+                # Only HOME and TMPDIR are /tmp itself; anything else below it is the host's own.
+                name: str(temporary) if value == "/tmp" else _on_host(value, places)  # noqa: S108
+                for name, value in process.environment(job).items()
+            }
+            command = tuple(_on_host(word, places) for word in job.command)
             launch = process.Launch(
-                argv=(*limits, *(_on_host(word, places) for word in job.command)),
-                environment={
-                    # Only HOME and TMPDIR are /tmp itself; anything else below it is the host's own.
-                    name: str(temporary) if value == "/tmp" else _on_host(value, places)  # noqa: S108
-                    for name, value in process.environment(job).items()
-                },
+                argv=(
+                    *process.rlimits(job.limits, memory=False),
+                    *process.payload(command, variables),
+                ),
                 folder=Path(_on_host(str(job.working_directory), places)),
                 temporary=temporary,
             )

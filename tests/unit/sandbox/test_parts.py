@@ -80,11 +80,10 @@ def test_without_a_sandbox_nothing_is_claimed(unconfined, job):
     assert (made.output / "x").exists()
 
 
-def test_without_a_sandbox_a_missing_program_cannot_start(unconfined, job, monkeypatch):
+def test_without_a_sandbox_or_prlimit_less_is_claimed(unconfined, job, monkeypatch):
     monkeypatch.setattr(process, "rlimits", lambda *_, **__: ())
     outcome = unconfined.run(job(command=("/no/such/program",)))
-    assert (outcome.ended, outcome.exit_code) == ("could not start", None)
-    assert "/no/such/program" in outcome.detail
+    assert (outcome.ended, outcome.exit_code) == ("exited", 127)
     assert unconfined.isolation(SMALL).limits_missing == (
         "cpu_seconds",
         "memory_bytes",
@@ -149,6 +148,7 @@ def test_each_attempt_of_the_probe_can_fail_and_succeed(tmp_path, monkeypatch):
     assert found["environment of the verifier"]["blocked"] is False
     assert found["write outside /out"]["detail"] == f"wrote into {tmp_path}"
     assert found["processes of the verifier"]["detail"] == "could be signalled"
+    assert found["resource limits of the verifier"]["detail"] == "could be lowered"
     assert found["network: loopback of the host"]["detail"] == "ECONNREFUSED"
     assert found["system call unshare(CLONE_NEWUSER)"]["detail"] in ("succeeded", "EPERM", "ENOSPC")
     plan = _plan(
@@ -167,6 +167,7 @@ def test_each_attempt_of_the_probe_can_fail_and_succeed(tmp_path, monkeypatch):
     assert probe.writes(plan) == (True, "tried 0 folders")
     assert probe.processes(plan | {"start": 1}) == (True, "another process has that pid")
     assert probe.processes(plan | {"pid": 2**22 + 1}) == (True, "ENOENT")
+    assert probe.limits_of_the_verifier(plan | {"pid": 2**22 + 1}) == (True, "ENOENT")
     assert probe.canary(plan | {"canary": "/nowhere"}) == (True, "ENOENT")
 
 
@@ -209,6 +210,7 @@ def test_the_probe_tells_unusual_results_apart(tmp_path, monkeypatch):
         probe.os, "kill", lambda *_: (_ for _ in ()).throw(PermissionError(errno.EPERM, ""))
     )
     assert probe.processes({"pid": 1, "start": 0}) == (True, "EPERM")
+    assert probe.limits_of_the_verifier({"pid": 2**22 + 1, "start": 0}) == (True, "ESRCH")
 
 
 def test_the_process_limit_is_tried_for_real():
@@ -287,10 +289,12 @@ def test_an_old_bwrap_gets_no_option_it_lacks(tmp_path, monkeypatch, job):
     )
     group = cgroups.Cgroup(version=2)
     command = box._command(job(""), {PurePosixPath("/x"): tmp_path}, 11, {}, group)
-    assert command[0].endswith("bwrap")
+    bwrap = next(i for i, word in enumerate(command) if word.endswith("/bwrap"))
     assert not {"--size", "--clearenv", "--disable-userns", "--setpriv"} & set(command)
     assert command[command.index("/x") - 1] == str(tmp_path)
-    assert f"--as={SMALL.memory_bytes}:{SMALL.memory_bytes}" in command
+    for limit in (f"as={SMALL.memory_bytes}:{SMALL.memory_bytes}", "cpu=20:20"):
+        assert f"--{limit}" in command[:bwrap]  # its own pid 1 is inside, too
+    assert "--nproc=64:64" in command[bwrap:]
     outcome = box.run(job(""))
     assert outcome.ended == "could not start"  # it never let the job give its sign
     assert outcome.detail == "no message"
@@ -684,7 +688,6 @@ def as_keeper():
     def keep(**spec):
         plain = {
             "argv": [],
-            "env": {},
             "cwd": "/",
             "fds": [],
             "marked": False,
@@ -718,6 +721,7 @@ def test_the_keeper_reports_and_sweeps(as_keeper):
     left = as_keeper(argv=["/bin/sh", "-c", "sleep 60 & exit 0"], marked=True)
     assert left["started"] is False
     assert as_keeper(argv=["/nowhere"])["started"] is False
+    assert "null byte" in as_keeper(argv=["/bin/true", "a\0b"])["error"]
     assert "cgroup" in as_keeper(cgroup=["/nowhere/cgroup.procs"])["error"]
 
 
@@ -797,7 +801,7 @@ def test_an_odd_exit_status_is_named():
 
 def test_rlimits_need_util_linux(monkeypatch):
     monkeypatch.setattr(process.shutil, "which", lambda *_, **__: None)
-    assert process.rlimits(SMALL, processes=True, memory=True) == ()
+    assert process.rlimits(SMALL, memory=True) == ()
 
 
 def test_running_out_of_memory_is_named(unconfined, job):

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from bundler import SOFTWARE, canonical, chain, codec, requirements, resources
 from bundler.attestation import Release, Statement, statement_bytes
+from bundler.checks import CHECKS, Evidence, run_check
 from bundler.config import BuildConfig
 from bundler.errors import GapsError, MalformedError, SourceError, UsageError
-from bundler.evidence import latest
+from bundler.evidence import Files, latest, read_contents
 from bundler.facts import timestamp
 from bundler.gates import judge
 from bundler.instructions import verify_instructions
@@ -35,8 +36,10 @@ from bundler.manifest import (
 from bundler.previous import Previous, open_previous
 from bundler.progress import Progress, Silence
 from bundler.records import RunRecord
+from bundler.report import Finding
 from bundler.signers import Signer, sign_payload
 from bundler.spec import BUNDLE_FORMAT, BUNDLE_SCHEMAS, Gap, Index
+from bundler.storage import open_bag
 from bundler.storage.hashing import digest_all, digest_bytes
 from bundler.storage.writer import staged, write_archive, write_file
 from bundler.training import Shipped, ship_training
@@ -44,13 +47,19 @@ from bundler.training import Shipped, ship_training
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """What a build came to. ``tag_manifest_sha256`` identifies the bundle; ``size`` is in bytes."""
+    """What a build came to. ``tag_manifest_sha256`` identifies the bundle; ``size`` is in bytes.
+
+    ``findings`` are the errors and warnings that a verifier will have about the contents, gaps apart. ``runs`` counts
+    runs, of which the log may hold several lines.
+    """
 
     path: Path
     tag_manifest_sha256: str
     index: Index
+    runs: int
     files: int
     size: int
+    findings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,10 +125,41 @@ def _fill(bag: Path, request: Request, previous: Previous | None, progress: Prog
         training_spec=shipped.spec,
         gaps=_gaps(config, records, shipped),
     )
-    _refuse_required(index.gaps, strict=request.strict)
     write_file(bag, RECORDS, chain.join(lines))
     write_file(bag, INDEX, canonical.serialise(codec.to_json(index)))
-    return _seal(bag, request, index, progress)
+    statement, digests = _seal(bag, request, index, progress)
+    findings = _examine(bag, digests, statement, progress)
+    if request.strict:
+        _refuse_errors(findings)
+    payload = [path for path in digests if path.startswith("data/")]
+    return Built(
+        path=request.target,
+        tag_manifest_sha256=statement.tag_manifest_sha256,
+        index=index,
+        runs=len(records),
+        files=len(payload),
+        size=sum((bag / path).stat().st_size for path in payload),
+        findings=tuple(each for each in findings if not each.code.startswith("gap-")),
+    )
+
+
+def _examine(
+    bag: Path, digests: dict[str, str], statement: Statement, progress: Progress
+) -> tuple[Finding, ...]:
+    """What a verifier will find in the contents: better known before the release than after it."""
+    files = Files(open_bag(bag), digests)
+    evidence = Evidence(
+        files=files,
+        contents=read_contents(files),
+        statement=statement,
+        schemas=resources.schemas(),
+    )
+    with progress.step("Checking as a verifier will", len(CHECKS)) as step:
+        findings: list[Finding] = []
+        for check in CHECKS:
+            findings += run_check(check, evidence)
+            step.advance()
+    return tuple(finding for finding in findings if finding.severity != "note")
 
 
 def _refuse_other_system(previous: Previous, name: str) -> None:
@@ -163,8 +203,13 @@ def _selected(wanted: str, records: tuple[RunRecord, ...]) -> RunRecord:
     return found[0]
 
 
-def _seal(bag: Path, request: Request, index: Index, progress: Progress) -> Built:
-    """Write tag files and manifests over what lies in ``bag``, and sign the tag manifest."""
+def _seal(
+    bag: Path, request: Request, index: Index, progress: Progress
+) -> tuple[Statement, dict[str, str]]:
+    """Write tag files and manifests over what lies in ``bag``, and sign the tag manifest.
+
+    Return the statement that was signed, and the digest of every file but the signature.
+    """
     payload = _digests(bag, "data", progress)
     for one, other in collisions(list(payload)):
         raise UsageError(
@@ -200,13 +245,7 @@ def _seal(bag: Path, request: Request, index: Index, progress: Progress) -> Buil
     )
     # The signature last: without it, nothing in the folder passes for a bundle.
     write_file(bag, RELEASE_ENVELOPE, sign_payload(statement_bytes(statement), request.signer))
-    return Built(
-        path=request.target,
-        tag_manifest_sha256=statement.tag_manifest_sha256,
-        index=index,
-        files=len(payload),
-        size=size,
-    )
+    return statement, payload | tags | {TAG_MANIFEST: statement.tag_manifest_sha256}
 
 
 def _digests(bag: Path, folder: str, progress: Progress) -> dict[str, str]:
@@ -251,11 +290,18 @@ def _gaps(config: BuildConfig, records: tuple[RunRecord, ...], shipped: Shipped)
     return tuple(sorted(found, key=lambda gap: gap.level != "required"))
 
 
-def _refuse_required(gaps: tuple[Gap, ...], *, strict: bool) -> None:
-    required = [gap for gap in gaps if gap.level == "required"]
-    if strict and required:
-        listing = "\n".join(f"  - {gap.subject}: {gap.message}. {gap.remedy}" for gap in required)
-        raise GapsError(
-            f"{len(required)} required pieces of evidence are missing:\n{listing}",
-            remedy="Nothing was built. Close the gaps, or build without --strict: they are then shown.",
-        )
+def _refuse_errors(findings: tuple[Finding, ...]) -> None:
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if not errors:
+        return
+    listing = "\n".join(
+        f"  - {each.subject}: {each.message}. {each.remedy}".rstrip() for each in errors
+    )
+    missing = sum(each.code == "gap-required" for each in errors)
+    what = "piece of required evidence is" if missing == 1 else "pieces of required evidence are"
+    raise GapsError(
+        f"{missing} {what} missing, and a verifier would find {len(errors) - missing} more faults:\n{listing}"
+        if missing
+        else f"a verifier would not accept the bundle:\n{listing}",
+        remedy="Nothing was built. Mend that, or build without --strict: it is then shown.",
+    )

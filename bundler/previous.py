@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundler.errors import MalformedError, UsageError
+from bundler.errors import MalformedError
 from bundler.evidence import Contents, Files, intact_files, predecessor, read_contents
-from bundler.records import RunRecord
+from bundler.records import RunRecord, history_location
 from bundler.spec import Predecessor
 from bundler.storage import open_bag
 from bundler.storage.writer import write_file
@@ -30,17 +30,19 @@ class Previous:
     def carry_over(self, bag: Path) -> None:
         """Copy the metric histories of the earlier log's runs into ``bag`` where it has none of its own."""
         for record in self.contents.records:
-            if record.history is not None and not (bag / record.history.path).exists():
-                write_file(bag, record.history.path, self.files.read(record.history.path))
+            path = history_location(record.id)
+            if record.history is not None and not (bag / path).exists():
+                write_file(bag, path, self.files.read(path))
 
 
 def open_previous(path: Path) -> Previous:
-    """Open the bundle at ``path``. Raises :class:`UsageError` if its files are not what its manifests say."""
+    """Open the bundle at ``path``. Raises :class:`MalformedError` if its files are not what its manifests say."""
     try:
         files = intact_files(open_bag(path))
         contents = read_contents(files)
     except MalformedError as error:
-        raise UsageError(
+        raise MalformedError(
+            error.code,
             f"the previous bundle {path} is not intact: {error.message}",
             remedy="Run verify-bundle on it and use an intact copy.",
         ) from None

@@ -144,7 +144,9 @@ def _climb(
         _skip_rest(ladder, "the files are not the ones that the manifests name")
         return
     if not keys:
-        _skip_rest(ladder, "no trusted key was given, so the signer is not established")
+        _skip_rest(
+            ladder, "no trusted key was given, so the signer is not established; use --trust"
+        )
         return
     statement = _unseal(ladder, bag, keys)
     if statement is None:
@@ -222,7 +224,7 @@ def _rerun(ladder: _Ladder, rerunner: Rerunner | None) -> None:
         outcome = rerunner(ladder.evidence)
     except (SandboxUnavailableError, EnvironmentNotRecreatableError) as error:
         ladder.refusal = error
-        ladder.skip(*_RERUN, " ".join(filter(None, (error.message, error.remedy))))
+        ladder.skip(*_RERUN, "\n".join(filter(None, (error.message, error.remedy))))
         return
     except MalformedError as error:
         ladder.add(*_RERUN, (finding_of(error),))

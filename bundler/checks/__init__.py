@@ -63,6 +63,12 @@ CHECKS: tuple[Check, ...] = (
         run=completeness.record_amendments,
     ),
     Check(
+        id="records.consistency",
+        claim="completeness",
+        title="facts do not contradict each other",
+        run=completeness.record_consistency,
+    ),
+    Check(
         id="records.histories",
         claim="completeness",
         title="summaries follow from the raw metric histories",

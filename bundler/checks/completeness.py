@@ -13,7 +13,7 @@ from bundler.history import read_points, summarise
 from bundler.lockfiles import parse_requirements
 from bundler.manifest import CODE, DATASETS, INDEX, RECORDS
 from bundler.placeholders import problems
-from bundler.records import RunRecord, artefact_location, history_location
+from bundler.records import RunRecord, Scalar, artefact_location, history_location
 from bundler.report import Finding
 from bundler.spec import BUNDLE_SCHEMAS, Gap, TrainingSpec
 
@@ -90,6 +90,42 @@ def _result(record: RunRecord) -> tuple[Any, ...]:
     metrics = {(each.name, each.points, each.last, each.last_step) for each in record.metrics}
     data = {(each.role, each.sha256, each.rows) for each in record.data}
     return record.status, record.seed, dict(record.parameters), data, metrics
+
+
+def record_consistency(evidence: Evidence) -> Iterator[Finding]:
+    """Facts of a record must not contradict each other, nor declarations name what no run has."""
+    contents = evidence.contents
+    index = contents.index
+    for record in contents.records:
+        if record.started_at and record.ended_at and record.ended_at < record.started_at:
+            yield finding("record-times", record.id, "ended before it started")
+        if record.seed is not None and not _is_seed(record.fact(index.facts.seed), record.seed):
+            yield finding(
+                "record-seed", record.id, f"seed {record.seed} is not what {index.facts.seed} says"
+            )
+    chosen = contents.record(index.selection.run)
+    if chosen is not None and chosen.deleted:
+        yield finding(
+            "selection-run-deleted",
+            chosen.id,
+            "the selected run was deleted in the tracker",
+            "warning",
+            "Ask why.",
+        )
+    known = {metric.name for record in contents.records for metric in record.metrics}
+    for tolerance in index.reproducibility.tolerances:
+        if tolerance.metric not in known:
+            yield finding(
+                "tolerance-unknown-metric", tolerance.metric, "no run has a metric of this name"
+            )
+    for gate in index.gates:
+        if gate.metric not in known:
+            yield finding("gate-unknown-metric", gate.metric, "no run has a metric of this name")
+
+
+def _is_seed(fact: Scalar, seed: int) -> bool:
+    """Whether ``fact`` spells ``seed``; a tracker may keep it as text."""
+    return str(fact).strip() == str(seed)
 
 
 def record_histories(evidence: Evidence) -> Iterator[Finding]:
@@ -249,6 +285,16 @@ def _compared_tensors(evidence: Evidence, training: TrainingSpec) -> Iterator[Fi
             "the tensors to be compared are not those of the model of this release",
             "warning",
         )
+    run = evidence.contents.record(training.run)
+    for artefact in run.artefacts if run is not None else ():
+        missing = artefact_location(training.run, artefact) not in evidence.files
+        if artefact.path in training.outputs.tensors and missing:
+            yield finding(
+                "training-tensors-missing",
+                artefact.path,
+                "is to be compared tensor by tensor and is not in the bundle",
+                "note",
+            )
 
 
 def given_results(evidence: Evidence) -> Iterator[Finding]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bundler.checks.model import Evidence, finding
 from bundler.evidence import Contents
 from bundler.facts import roles
-from bundler.records import RunRecord
+from bundler.records import MetricSummary, RunRecord
 from bundler.report import Finding
-from bundler.selection import same_configuration
+from bundler.selection import repetitions, same_configuration
 
 MIN_CONFIDENCE = 0.95
 """Lowest one-sided confidence at which a gate that is met settles anything."""
@@ -71,7 +71,23 @@ def gate_repetitions(evidence: Evidence) -> Iterator[Finding]:
                     " values; only the selected or first one counts",
                     "warning",
                 )
+    yield from _copied(repetitions(selected, contents.records, facts))
     yield from _disguised(contents, chosen)
+
+
+def _copied(runs: Sequence[RunRecord]) -> Iterator[Finding]:
+    """Two seeds that gave the same in every metric are one result told twice."""
+    first: dict[tuple[MetricSummary, ...], RunRecord] = {}
+    for run in runs:
+        earlier = first.setdefault(run.metrics, run)
+        if earlier is not run and run.metrics:
+            yield finding(
+                "gate-repetition-copied",
+                run.id,
+                f"has exactly the metrics of run {earlier.id} although the seed is another: a copy, or the seed"
+                " is not used",
+                "warning",
+            )
 
 
 def _disguised(contents: Contents, chosen: RunRecord) -> Iterator[Finding]:

@@ -86,6 +86,15 @@ def selection_winner(evidence: Evidence) -> Iterator[Finding]:
             f"the selected run may not compete: {chosen.standing} ({chosen.explanation})",
         )
         return
+    for other in standings.values():
+        if other.standing == "no value" and other.value is None:
+            yield finding(
+                "selection-run-without-value",
+                other.run,
+                f"satisfies the rule and has {other.explanation}, so nobody can say whether it is better",
+                "warning",
+                "Exclude it with a reason, or log the value.",
+            )
     constrained = 0
     for other in standings.values():
         if other.value is None or not better(other.value, chosen.value, spec):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bundler.config import load
-from bundler.errors import OutputError, SourceError, UsageError
+from bundler.errors import GapsError, MalformedError, OutputError, SourceError, UsageError
 from bundler.records import MetricPoint
 from bundler.storage import open_bag
 from bundler.verify import verify
@@ -389,13 +389,15 @@ def test_a_better_run_that_vanished_still_competes(provider, tmp_path):
 def test_a_broken_previous_bundle(provider, tmp_path, first):
     file = first / "data/records.jsonl"
     file.write_bytes(file.read_bytes()[:-5])
-    assert "is not intact" in refused(provider, tmp_path, previous=first)
-    assert "is not intact" in refused(provider, tmp_path, previous=tmp_path / "missing")
+    assert "is not intact" in refused(provider, tmp_path, MalformedError, previous=first)
+    assert "is not intact" in refused(
+        provider, tmp_path, MalformedError, previous=tmp_path / "missing"
+    )
 
 
 def test_the_log_of_another_system(provider, tmp_path, first):
     provider.config["system"]["name"] = "other"
-    message = refused(provider, tmp_path, previous=first)
+    message = refused(provider, tmp_path, UsageError, previous=first)
     assert "'tiny-scoring'" in message
     assert "'other'" in message
 
@@ -408,3 +410,31 @@ def test_the_configuration_is_found_beside_its_paths(provider, tmp_path, monkeyp
     assert load(provider.write_config()).training.code == "repository"
     provider.build(Path("relative"))
     assert verified(tmp_path / "relative")[0] == 0
+
+
+# --- what a verifier will find --------------------------------------------------------------------------------------
+
+
+def test_an_honest_build_has_no_findings(provider, tmp_path):
+    assert provider.build(tmp_path / "b").findings == ()
+
+
+@pytest.mark.parametrize(
+    ("edit", "code"),
+    [
+        (lambda config: config["training"].update(inputs={}), "training-data"),
+        (lambda config: config["selection"].update(metric="nope"), "selection-run-ineligible"),
+        (lambda config: config["gates"][0].update(metric="nope"), "gate-unknown-metric"),
+        (lambda config: config["gates"][0].update(threshold=0.99), "gate-not-met"),
+        (
+            lambda config: config["reproducibility"]["tolerances"][0].update(metric="nope"),
+            "tolerance-unknown-metric",
+        ),
+    ],
+)
+def test_what_a_verifier_would_not_accept_is_said_and_strict_refuses_it(
+    edit, code, provider, tmp_path
+):
+    edit(provider.config)
+    assert code in {finding.code for finding in provider.build(tmp_path / "b").findings}
+    assert "would not accept" in refused(provider, tmp_path, GapsError, strict=True)

@@ -209,7 +209,9 @@ def test_a_constraint_that_only_the_selected_run_can_meet(evidence):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_run_without_a_finite_value_is_not_better(evidence, value):
-    assert found(with_history(evidence, "run-b", "val_auc", value), "selection.winner") == []
+    assert found(with_history(evidence, "run-b", "val_auc", value), "selection.winner") == [
+        ("selection-run-without-value", "warning")
+    ]
 
 
 def test_the_selected_run_without_a_finite_value(evidence):

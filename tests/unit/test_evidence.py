@@ -12,7 +12,7 @@ import pytest
 import rfc8785
 
 from bundler import evidence
-from bundler.errors import MalformedError, UsageError
+from bundler.errors import MalformedError
 from bundler.evidence import examine_files, finding_of, intact_files, read_contents
 from bundler.manifest import RELEASE_ENVELOPE, format_manifest
 from bundler.progress import Silence
@@ -306,7 +306,7 @@ def test_equal_bits_that_would_say_nothing_about_the_training_are_named(code, tm
 def test_a_previous_bundle_that_is_not_intact_is_refused(provider, tmp_path):
     provider.build(tmp_path / "first")
     (tmp_path / "first/data/code/train.py").write_bytes(b"")
-    with pytest.raises(UsageError, match="not intact"):
+    with pytest.raises(MalformedError, match="not intact"):
         provider.build(tmp_path / "second", previous=tmp_path / "first")
 
 

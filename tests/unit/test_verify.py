@@ -100,7 +100,7 @@ def test_a_refusal_of_the_sandbox_decides_the_exit_code_unless_something_is_wors
 
     report = run(VALID, rerunner=refuse)
     assert report.exit_code == 5
-    assert report.claim("reproduction").summary == "none works install one"
+    assert report.claim("reproduction").summary == "none works\ninstall one"
     bundle = Bundle(tmp_path)
     edit = {"do": "set", "path": "data/bundle.json", "at": "/gates/0/threshold", "value": 0.99}
     bundle.apply([edit, {"do": "seal"}])

@@ -172,6 +172,7 @@ def test_a_rerun_is_shown_with_all_differences(provider, tmp_path, make_site):
         metrics=(
             MetricComparison(
                 metric="holdout_auc",
+                role="hold-out",
                 declared=0.78,
                 rerun=0.775,
                 points_declared=3,
@@ -181,6 +182,7 @@ def test_a_rerun_is_shown_with_all_differences(provider, tmp_path, make_site):
             ),
             MetricComparison(
                 metric="train_loss",
+                role="training",
                 declared="NaN",
                 rerun=None,
                 points_declared=1,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,9 @@ def test_vectors_leave_the_valid_bundle_alone(tmp_path):
     Bundle(tmp_path).apply([{"do": "delete", "path": "bagit.txt"}])
     assert sorted((path.name, path.stat().st_mtime_ns) for path in VALID.rglob("*")) == before
     shutil.rmtree(tmp_path)
+
+
+def test_the_page_of_findings_is_up_to_date():
+    script = PACKAGE.parent / "scripts" / "generate_docs.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -61,7 +61,7 @@ def record_of(  # noqa: PLR0913  # one argument a source of facts
             for name, value in sorted(run.parameters.items())
         },
         seed=_seed(_lookup(run, facts.seed), flags),
-        environment=_environment(environment, flags),
+        environment=read_environment(environment, flags),
         metrics=summarise(run.points, roles(facts, {point.metric for point in run.points})),
         history=history,
         artefacts=artefacts,
@@ -172,7 +172,8 @@ def _writable(value: Scalar, field: str, flags: list[FidelityFlag]) -> Scalar:
     return text
 
 
-def _environment(data: bytes | None, flags: list[FidelityFlag]) -> Mapping[str, Scalar]:
+def read_environment(data: bytes | None, flags: list[FidelityFlag]) -> Mapping[str, Scalar]:
+    """The environment artefact as one level of names, or a flag for what is no strict JSON."""
     if data is None:
         return {}
     try:

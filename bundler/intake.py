@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +18,14 @@ from bundler.history import write_points
 from bundler.importers.model import ArtefactFile, ImportedRun
 from bundler.manifest import ResourceDescriptor
 from bundler.progress import Progress
-from bundler.records import RUN_ID, Artefact, RunRecord, artefact_location, history_location
+from bundler.records import (
+    RUN_ID,
+    Artefact,
+    FidelityFlag,
+    RunRecord,
+    artefact_location,
+    history_location,
+)
 from bundler.storage.hashing import digest_file
 from bundler.storage.writer import write_file
 
@@ -42,13 +51,14 @@ class Intake:
         importer = importers.find(source.tracker)
         artefacts = self._base / source.artefacts if source.artefacts else None
         store = self._base / source.store
-        with (
-            importer.open(store, experiment=source.experiment, artefacts=artefacts) as session,
-            progress.step(f"Importing runs from {source.store}", len(session)) as step,
-        ):
-            for run in session:
-                yield self._take(run)
-                step.advance()
+        with importer.open(store, experiment=source.experiment, artefacts=artefacts) as session:
+            # After the store: where that is wrong as well, it is the first thing to say.
+            if artefacts is not None:
+                _require_folder(artefacts)
+            with progress.step(f"Importing runs from {source.store}", len(session)) as step:
+                for run in session:
+                    yield self._take(_without_absent(run))
+                    step.advance()
 
     def _take(self, run: ImportedRun) -> RunRecord:
         run_id = self._safe_id(run)
@@ -141,8 +151,47 @@ class Intake:
         return None
 
 
+def _require_folder(folder: Path) -> None:
+    """Refuse a configured folder that is not there: all artefacts would be missing, and nobody would know why."""
+    try:
+        is_folder = stat.S_ISDIR(folder.stat().st_mode)
+        problem = "is not a folder"
+    except OSError as error:
+        is_folder, problem = False, f"cannot be read: {error.strerror}"
+    if not is_folder:
+        raise SourceError(
+            f"sources.artefacts: {folder} {problem}",
+            remedy="Give the folder behind the tracker's artefact server, or leave the key out if there is none.",
+        )
+
+
+def _without_absent(run: ImportedRun) -> ImportedRun:
+    """``run`` with a flag for each file that is named and not there, or is a pipe or a device: those are not opened."""
+    artefacts, flags = [], []
+    for artefact in run.artefacts:
+        flag = _absence(artefact)
+        if flag is not None:
+            flags.append(FidelityFlag(field="artefacts", flag=flag, detail=artefact.path))
+        artefacts.append(artefact if flag is None else replace(artefact, file=None))
+    return replace(run, artefacts=tuple(artefacts), fidelity=(*run.fidelity, *flags))
+
+
+def _absence(artefact: ArtefactFile) -> str | None:
+    """The flag for a file that there is nothing to read from. What cannot be read is not absent."""
+    if artefact.file is None:
+        return None
+    try:
+        mode = artefact.file.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "missing"
+    except OSError as error:
+        raise _unreadable(artefact, error) from None
+    return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else "special_skipped"
+
+
 def _unreadable(artefact: ArtefactFile, error: OSError) -> SourceError:
     return SourceError(
         f"artefact {artefact.file} cannot be read: {error.strerror}",
-        remedy="Make the file readable, or remove it: an artefact that is missing is a gap, not an error.",
+        remedy="Make the file readable (chmod u+r) for the user who builds, or remove it: an artefact that is missing"
+        " is a gap, not an error.",
     )

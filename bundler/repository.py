@@ -68,6 +68,14 @@ class Repository:
         """Whether tracked files of the folder differ from HEAD, or there are untracked ones."""
         return bool(self._git("status", "--porcelain", "--", ".").strip())
 
+    def is_shallow(self) -> bool:
+        """Whether the clone was cut off at some depth: earlier commits are then not in it."""
+        return self._maybe("rev-parse", "--is-shallow-repository") == "true"
+
+    def tracked(self) -> tuple[str, ...]:
+        """Paths, from the folder, of what git tracks in it; the working tree need not have them."""
+        return tuple(filter(None, self._git("ls-files", "-z", "--", ".").split("\0")))
+
     def files(self, commit: str) -> tuple[CodeFile, ...]:
         """What the folder holds in ``commit``, sorted by path: files, and links and submodules, which have no bytes."""
         listing = self._git(

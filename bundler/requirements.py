@@ -6,12 +6,13 @@ is shown. Each requirement is one row; a run requirement is asked of every run w
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from bundler.manifest import is_sha256
-from bundler.records import RunRecord
+from bundler.records import FidelityFlag, RunRecord
 from bundler.selection import repetitions
 from bundler.spec import (
     FactMap,
@@ -25,6 +26,15 @@ from bundler.spec import (
 
 MIN_REPETITIONS = 3
 """Fewest independent runs of the selected configuration that show a variance between seeds."""
+
+_SKIPPED = {
+    "symlink_skipped": "it is there as a link, or behind one, which is not followed",
+    "special_skipped": "it is there, but not as a regular file",
+    "missing": "it is named, but the file is missing",
+    "unreadable": "its folder could not be listed",
+    "artefacts_unreachable": "the artefacts are not on this machine",
+}
+"""What importers flag where an artefact is not taken, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +66,14 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequirement(Requirement):
-    """Asked of each run; ``finished_only`` spares runs that ended before they could have it."""
+    """Asked of each run; ``finished_only`` spares runs that ended before they could have it.
+
+    ``why`` says of a run that does not show it what its record says about the reason, "" for nothing.
+    """
 
     shown: Callable[[RunRecord], bool]
     finished_only: bool = False
+    why: Callable[[RunRecord], str] = lambda _: ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +142,7 @@ def run_requirements(facts: FactMap) -> tuple[RunRequirement, ...]:
             remedy="Log versions, hardware and determinism settings as a JSON artefact; see facts.environment.",
             shown=lambda run: bool(run.environment),
             finished_only=True,
+            why=lambda run: _absence(run, (facts.environment or "").removeprefix("artefacts.")),
         ),
         RunRequirement(
             code="run-times",
@@ -166,6 +181,15 @@ def run_requirements(facts: FactMap) -> tuple[RunRequirement, ...]:
                 each.path == facts.model and each.sha256 for each in run.artefacts
             ),
             finished_only=True,
+            why=lambda run: _absence(run, facts.model or ""),
+        ),
+        RunRequirement(
+            code="artefact-missing",
+            level="recommended",
+            point="Annex IV 2(g)",
+            message="artefacts are named and not there, or are links or special files, which are not followed",
+            remedy="Put the files themselves there (the record of each run names them under fidelity and artefacts).",
+            shown=lambda run: all(each.sha256 for each in run.artefacts) and not any(_skipped(run)),
         ),
     )
 
@@ -332,16 +356,41 @@ def _run_gaps(declared: Declared) -> Iterator[Gap]:
         without = [record.id for record in asked if not requirement.shown(record)]
         if without:
             named = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
-            yield _gap(requirement, f"{len(without)} of {len(asked)} runs: {named}")
+            reasons = Counter(
+                why for run in asked if not requirement.shown(run) and (why := requirement.why(run))
+            )
+            details = "".join(
+                f"; in {count} of them {reason}" for reason, count in sorted(reasons.items())
+            )
+            yield _gap(requirement, f"{len(without)} of {len(asked)} runs: {named}", details)
 
 
-def _gap(requirement: Requirement, subject: str) -> Gap:
+def _skipped(run: RunRecord) -> Iterator[FidelityFlag]:
+    """The flags of files that were named or seen, and not taken."""
+    return (each for each in run.fidelity if each.field == "artefacts" and each.flag in _SKIPPED)
+
+
+def _absence(run: RunRecord, path: str) -> str:
+    """Why the bytes of artefact ``path`` are not known, as far as the record says."""
+    for flag in _skipped(run):
+        place = flag.detail.rstrip("/")
+        # A place is a file, a folder above it, or "." for all of them; an address that leads nowhere names none.
+        everywhere = place == "." or (
+            flag.flag == "artefacts_unreachable" and not place.startswith("models/")
+        )
+        if path and (everywhere or path == place or path.startswith(f"{place}/")):
+            return _SKIPPED[flag.flag]
+    listed = any(each.path == path and not each.sha256 for each in run.artefacts)
+    return _SKIPPED["missing"] if listed else ""
+
+
+def _gap(requirement: Requirement, subject: str, details: str = "") -> Gap:
     return Gap(
         level=requirement.level,
         code=requirement.code,
         point=requirement.point,
         subject=subject,
-        message=requirement.message,
+        message=requirement.message + details,
         remedy=requirement.remedy,
     )
 

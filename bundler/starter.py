@@ -6,17 +6,21 @@ lists them and leaves the choice open.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import tomllib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bundler import importers
 from bundler.errors import OutputError, SourceError, UsageError
-from bundler.importers.model import ImportedRun
+from bundler.facts import MAX_ENVIRONMENT_BYTES, read_environment
+from bundler.importers.model import ArtefactFile, ImportedRun
 from bundler.lockfiles import parse_requirements
+from bundler.manifest import path_problem
 from bundler.repository import Repository
 
 LOCKS = (
@@ -33,8 +37,15 @@ ROLES = {
     "validation": ("val", "valid", "best_val", "dev"),
     "training": ("train",),
 }
+ENVIRONMENTS = ("environment.json", "env.json")
 SHOWN = 5
 """How many choices are listed."""
+
+MAX_DATA = 200_000_000
+"""Largest file, in bytes, that may be the data of the training."""
+
+MAX_HASHED = 4_000_000_000
+"""Most bytes that are hashed to find the data."""
 
 
 @dataclass(slots=True)
@@ -50,6 +61,8 @@ class Detected:
     runs: list[ImportedRun] = field(default_factory=list)
     lock: str | None = None
     locks: list[str] = field(default_factory=list)
+    inputs: dict[str, str] = field(default_factory=dict)
+    inputs_note: str = ""
 
 
 def write_starter(folder: Path, target: Path, experiment: str | None) -> int:
@@ -82,9 +95,11 @@ def detect(folder: Path, experiment: str | None) -> Detected:
         path.relative_to(folder).as_posix() for path in folder.rglob("?*.dvc") if path.is_file()
     )
     if pointers or (folder / "dvc.lock").exists():
-        listed = ", ".join(pointers[:SHOWN]) or "dvc.lock"
+        listed = _listed(pointers) or "dvc.lock"
         found.notes.append(f"DVC pointers: {listed} (their md5 is no SHA-256: log one as a tag)")
     _detect_store(found, experiment)
+    _detect_environment(found)
+    _detect_data(found)
     return found
 
 
@@ -107,11 +122,105 @@ def _detect_locks(found: Detected) -> None:
         found.notes.append(
             f"python: {version.read_text(errors='replace').strip()[:40]} from .python-version"
         )
+    _detect_project(found)
     if found.lock is not None:
         text = (found.folder / found.lock).read_text(encoding="utf-8", errors="replace")
         torch = parse_requirements(text).packages.get("torch")
         if torch:
             found.notes.append(f"torch: {torch} from {found.lock}")
+
+
+def _detect_project(found: Detected) -> None:
+    try:
+        project = tomllib.loads((found.folder / "pyproject.toml").read_text(encoding="utf-8"))
+        wanted = project["project"]["requires-python"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    found.notes.append(
+        f"python: {str(wanted)[:40]} is asked for by requires-python in pyproject.toml"
+    )
+
+
+def _detect_environment(found: Detected) -> None:
+    """Versions of python and torch that the runs recorded, each with how many runs had it."""
+    versions: dict[str, Counter[str]] = {"python": Counter(), "torch": Counter()}
+    path = next(iter(_matching(_paths(found.runs), ENVIRONMENTS)), None)
+    artefacts = [each for run in found.runs for each in run.artefacts if each.path == path]
+    for artefact in artefacts:
+        recorded = read_environment(_start_of(artefact), [])
+        for name, counted in versions.items():
+            known = {name, f"{name}_version", f"{name}.version", f"versions.{name}"}
+            value = next((recorded[key] for key in recorded if key.lower() in known), None)
+            if value is not None:
+                counted[str(value)[:40]] += 1
+    for name, counted in versions.items():
+        for version, count in counted.most_common(SHOWN):
+            found.notes.append(f"{name}: {version} from {path} of {_share(count, found)}")
+
+
+def _start_of(artefact: ArtefactFile) -> bytes | None:
+    try:
+        if artefact.file is None or not artefact.file.is_file():
+            return None
+        with artefact.file.open("rb") as file:
+            return file.read(MAX_ENVIRONMENT_BYTES)
+    except OSError:
+        return None
+
+
+def _detect_data(found: Detected) -> None:
+    """Find the tracked file whose SHA-256 the runs recorded: a verifier asks for it."""
+    tag = next(iter(_matching(_keys(found.runs, "tags"), ("sha256",))), None)
+    recorded = Counter(
+        run.tags[tag].strip().lower().removeprefix("sha256:")
+        for run in found.runs
+        if tag is not None and tag in run.tags
+    )
+    files = _files_of(found, recorded)
+    matching = [
+        (digest, path) for digest, _ in recorded.most_common() if (path := files.get(digest))
+    ]
+    if matching:
+        digest, path = matching[0]
+        found.inputs = {"data": path}
+        others = _listed([path for _, path in matching[1:]])
+        found.inputs_note = (
+            f"its SHA-256 is tags.{tag} of {_share(recorded[digest], found)}; use {{input.data}} in the command"
+            + (f"; TODO: other runs had: {others}" if others else "")
+        )
+    elif recorded:
+        found.inputs_note = (
+            f"TODO: no file in git has the SHA-256 that runs recorded (tags.{tag}): a verifier asks for the one that"
+            " has, {data: data/file.csv}, used as {input.data}"
+        )
+
+
+def _files_of(found: Detected, wanted: Counter[str]) -> dict[str, str]:
+    """Tracked files outside of the store by those SHA-256 digests that are ``wanted``."""
+    if not wanted:
+        return {}
+    try:
+        tracked = Repository(found.folder).tracked()
+    except SourceError:
+        return {}
+    stores = [f"{place}/" for place in (found.store, found.artefacts) if place]
+    files: dict[str, str] = {}
+    left = MAX_HASHED
+    for path in tracked:
+        file = found.folder / path
+        try:
+            size = file.stat().st_size
+            odd = file.is_symlink() or not file.is_file() or path_problem(file.name) is not None
+            if odd or size >= MAX_DATA or size > left or path.startswith(tuple(stores)):
+                continue
+            left -= size
+            with file.open("rb") as data:
+                digest = hashlib.file_digest(data, "sha256").hexdigest()
+        except OSError:
+            continue
+        if digest in wanted:
+            files.setdefault(digest, path)
+    return files
 
 
 def _detect_store(found: Detected, experiment: str | None) -> None:
@@ -179,7 +288,9 @@ def _sources(found: Detected) -> Iterator[str]:
         yield _entry("  - tracker", found.tracker, f"{found.store} is a store of this tracker")
         yield _entry("    store", found.store, "found in this folder")
         yield _entry(
-            "    experiment", found.experiment, f"has {len(found.runs)} runs, all are imported"
+            "    experiment",
+            found.experiment,
+            f"has {_count(len(found.runs))}, {'all are' if len(found.runs) != 1 else 'which is'} imported",
         )
         if found.artefacts:
             yield _entry(
@@ -197,15 +308,13 @@ def _facts(found: Detected) -> Iterator[str]:
     yield _named(found, "  code_dirty", "tags", tags, ("dirty",))
     yield _named(found, "  data_sha256", "tags", tags, ("sha256",))
     yield _named(found, "  data_version", "tags", tags, ("data.version", "data_version"))
-    paths = Counter(artefact.path for run in found.runs for artefact in run.artefacts)
-    yield _named(found, "  environment", "artefacts", paths, ("environment.json", "env.json"))
+    paths = _paths(found.runs)
+    yield _named(found, "  environment", "artefacts", paths, ENVIRONMENTS)
     models = [path for path in paths if path.endswith((".safetensors", ".pt", ".onnx", ".pkl"))]
     if models:
-        more = f"; also: {', '.join(models[1:SHOWN])}" if models[1:] else ""
+        more = f"; also: {_listed(models[1:])}" if models[1:] else ""
         yield _entry(
-            "  model",
-            models[0],
-            f"an artefact of {paths[models[0]]} of {len(found.runs)} runs{more}",
+            "  model", models[0], f"an artefact of {_share(paths[models[0]], found)}{more}"
         )
     else:
         yield "  model: null               # TODO: path of the model artefact; none was recognised"
@@ -223,9 +332,12 @@ def _selection(found: Detected) -> Iterator[str]:
     yield "  run: TODO                 # the tracker's id of the selected run"
     if metric is not None:
         yield _comment(f"  #   best by {metric}, highest first; look at the direction:")
-        for run, value in _best(found.runs, metric):
+        best = _best(found.runs, metric)
+        for run, value in best[:SHOWN]:
             yield _comment(f"  #   {run.source.run_id}  {value:.6g}  {run.name}")
-    others = ", ".join(_selection_metrics(found)[:SHOWN])
+        if len(best) > SHOWN:
+            yield f"  #   … and {len(best) - SHOWN} more"
+    others = _listed(_selection_metrics(found))
     yield _entry(
         "  metric", metric or "TODO", f"TODO: choose; validation metrics are: {others or 'none'}"
     )
@@ -237,7 +349,7 @@ def _selection(found: Detected) -> Iterator[str]:
         str(run.parameters.get("seed")) for run in found.runs if "seed" in run.parameters
     )
     if seeds:
-        listed = ", ".join(f"{seed} in {count} runs" for seed, count in seeds.most_common(SHOWN))
+        listed = _listed(f"{seed} in {_count(count)}" for seed, count in seeds.most_common())
         yield _comment(f"  # seeds found in the parameters: {listed}")
     yield "  eligible: {}              # such as {seed: [42]}: the competition is held at one seed"
     yield ""
@@ -257,13 +369,19 @@ def _gates(found: Detected) -> Iterator[str]:
     names = sorted({point.metric for run in found.runs for point in run.points})
     holdout = [name for name in names if name.startswith(ROLES["hold-out"])]
     yield "gates: []                   # TODO: such as the one below; see docs/statistics.md"
-    yield _comment(f"#  hold-out metrics in the store: {', '.join(holdout) or 'none'}")
-    yield "#  - name: discrimination"
+    usual = [name for name in holdout if "auc" in name.lower() or "acc" in name.lower()]
+    metric = next(iter(usual or holdout), "holdout_auc")
+    # Another kind would give a variance that is not that of the metric.
+    kind = "auc, dataset_role: holdout, positives: 60"
+    if "auc" not in metric.lower():
+        kind = "proportion, dataset_role: holdout"
+    yield _comment(f"#  hold-out metrics in the store: {_listed(holdout) or 'none'}")
+    yield "#  - name: performance"
     yield "#    category: performance"
-    yield f"#    metric: {_quoted(holdout[0] if holdout else 'holdout_auc')}"
+    yield f"#    metric: {_quoted(metric)}"
     yield '#    comparator: ">="'
     yield "#    threshold: 0.7"
-    yield "#    sampling: {kind: auc, dataset_role: holdout, positives: 60}"
+    yield f"#    sampling: {{kind: {kind}}}"
     yield ""
 
 
@@ -280,7 +398,8 @@ def _training(found: Detected) -> Iterator[str]:
     yield _entry("  code", ".", "this folder, as committed")
     yield "  # TODO: check the options: they are the names of the parameters, the script may call them otherwise"
     yield _entry("  command", words, "entry point and parameters recorded by the runs")
-    yield "  inputs: {}                # TODO: files that it reads, {data: data/file.csv}, used as {input.data}"
+    note = "TODO: files that it reads, {data: data/file.csv}, used as {input.data}"
+    yield _entry("  inputs", found.inputs, found.inputs_note or note)
     if found.tracker == "mlflow":
         yield "  environment:              # MLflow writes into the output folder, without a server"
         yield '    MLFLOW_TRACKING_URI: "file://{out}/mlruns"'
@@ -335,13 +454,37 @@ def _named(  # noqa: PLR0913  # a line of the file: key, where to look, what for
     default: str | None = None,
 ) -> str:
     """The fact whose name holds one of ``words``, most frequent first."""
-    names = [name for name, _ in present.most_common() if any(word in name for word in words)]
+    names = _matching(present, words)
     if not names:
         return f"{key}: {json.dumps(default)}  # TODO: not found among the {group}"
-    more = f"; also: {', '.join(names[1:SHOWN])}" if names[1:] else ""
-    return _entry(
-        key, f"{group}.{names[0]}", f"in {present[names[0]]} of {len(found.runs)} runs{more}"
-    )
+    more = f"; also: {_listed(names[1:])}" if names[1:] else ""
+    return _entry(key, f"{group}.{names[0]}", f"in {_share(present[names[0]], found)}{more}")
+
+
+def _matching(present: Counter[str], words: tuple[str, ...]) -> list[str]:
+    """Names that hold one of ``words``, most frequent first."""
+    return [name for name, _ in present.most_common() if any(word in name for word in words)]
+
+
+def _paths(runs: Sequence[ImportedRun]) -> Counter[str]:
+    return Counter(artefact.path for run in runs for artefact in run.artefacts)
+
+
+def _listed(items: Iterable[str]) -> str:
+    """The first of ``items``, and how many more there are."""
+    known = list(items)
+    more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
+    return ", ".join(known[:SHOWN]) + more
+
+
+def _count(runs: int) -> str:
+    return f"{runs} run" if runs == 1 else f"{runs} runs"
+
+
+def _share(count: int, found: Detected) -> str:
+    """How many of all runs: "9 of 9 runs"."""
+    total = len(found.runs)
+    return "the only run" if total == 1 else f"{count} of {total} runs"
 
 
 def _selection_metrics(found: Detected) -> list[str]:
@@ -358,4 +501,4 @@ def _best(runs: Sequence[ImportedRun], metric: str) -> list[tuple[ImportedRun, f
         points = [point.value for point in run.points if point.metric == metric]
         if points and run.status == "finished" and points[-1] == points[-1]:  # not NaN
             values.append((run, points[-1]))
-    return sorted(values, key=lambda pair: -pair[1])[:SHOWN]
+    return sorted(values, key=lambda pair: -pair[1])

@@ -123,6 +123,8 @@ def _ship_code(
     gaps = []
     commit = selected.code.commit
     if commit is None or not repository.has(commit):
+        # With no commit recorded, a deeper clone would not help.
+        shallow = commit is not None and repository.is_shallow()
         commit = repository.head()
         if commit is None:
             raise SourceError(
@@ -134,7 +136,9 @@ def _ship_code(
                 "code-commit-missing",
                 f"run {selected.id}",
                 f"the recorded commit is not in the repository; the code shipped is that of {commit[:12]}",
-                "Build from a clone that has the commit of the selected run.",
+                "This is a shallow clone: run `git fetch --unshallow` in it, and build again."
+                if shallow
+                else "Build from a clone that has the commit of the selected run.",
             )
         )
     kept, left_out = _sort_out(repository.files(commit), _below(folder, base, config))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -10,10 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from urllib.parse import unquote, urlsplit
 
+from bundler.errors import SourceError, quoted
 from bundler.importers.mlflow_values import Flag, readable_name
 from bundler.importers.model import ArtefactFile
 
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]")
+
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+"""Errors that say that nothing lies at a path. Any other says that what lies there cannot be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +37,8 @@ class Places:
 
         An artefact server's ``mlflow-artifacts:/EXP/RUN/artifacts`` lies below ``given`` (default: ``mlartifacts``
         beside the store). A path of another machine is looked for by its last parts. MLflow makes a run's folder with
-        the first file, so a missing one in a folder of its experiment means that there is none.
+        the first file, so a missing one in a folder of its experiment means that there is none. Raises
+        :class:`SourceError` for a folder that is there, or may be, and cannot be looked at.
         """
         try:
             parts = urlsplit(uri)
@@ -41,7 +47,7 @@ class Places:
         if parts.scheme == "mlflow-artifacts":
             root = self.given or self.beside / "mlartifacts"
             names = tuple(name for name in unquote(parts.path).split("/") if name)
-            if not _is_folder(root):
+            if not self._is_folder(root):
                 return None, "mlflow-artifacts: no folder of the artefact server is here"
             if not _plain(names):
                 return None, "not a path"
@@ -52,7 +58,7 @@ class Places:
 
     def _served(self, folder: Path) -> tuple[Path | None, str]:
         found, problem = self._first([folder])
-        missing = not _is_folder(folder) and _is_folder(folder.parent.parent)
+        missing = not self._is_folder(folder) and self._is_folder(folder.parent.parent)
         return found, "" if missing else problem
 
     def _local(self, location: str) -> tuple[Path | None, str]:
@@ -67,17 +73,17 @@ class Places:
         moved = [root.joinpath(*tail) for root in roots for tail in tails]
         folder, problem = self._first([*given, *named, *moved])
         # A folder that is there but must not be read is not one that was never made.
-        if folder is None and len(names) >= 3 and not any(_is_folder(each) for each in named):
+        if folder is None and len(names) >= 3 and not any(map(self._is_folder, named)):
             # The experiment's own folder is there, wherever it was moved to, not merely a place for such folders.
             longer = [root.joinpath(*tail) for root in roots for tail in tails if len(tail) > 2]
             experiments = {each.parent.parent for each in [*named, *longer]} - set(roots)
-            if any(_is_folder(each) and self._allowed(each) for each in experiments):
+            if any(self._is_folder(each) and self._allowed(each) for each in experiments):
                 return None, ""
         return folder, problem
 
     def _first(self, folders: list[Path]) -> tuple[Path | None, str]:
         for folder in folders:
-            if _is_folder(folder) and self._allowed(folder):
+            if self._is_folder(folder) and self._allowed(folder):
                 return folder, ""
         where = " or outside the folder of the store: name it (artefacts)" if self.confined else ""
         return None, f"the folder is not on this machine{where}"
@@ -88,12 +94,17 @@ class Places:
         allowed = [self.beside.resolve(), *([self.given.resolve()] if self.given else [])]
         return any(folder.resolve().is_relative_to(each) for each in allowed)
 
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # a name that is too long
-        return False
+    def _is_folder(self, path: Path) -> bool:
+        try:
+            return stat.S_ISDIR(path.stat().st_mode)
+        except ValueError:  # a NUL character
+            return False
+        except OSError as error:
+            # A path of another machine may lead anywhere here, and is no concern of ours.
+            ours = [each for each in (self.beside, self.given) if each is not None]
+            if error.errno in _NOT_THERE or not any(map(path.is_relative_to, ours)):
+                return False
+            raise unreadable(path, error) from None
 
 
 def _plain(names: tuple[str, ...]) -> bool:
@@ -101,7 +112,10 @@ def _plain(names: tuple[str, ...]) -> bool:
 
 
 def walk(folder: Path, prefix: str, flag: Flag) -> Iterator[ArtefactFile]:
-    """All files below ``folder``, sorted by path. Links are not followed, but flagged."""
+    """All files below ``folder``, sorted by path. Links are not followed, but flagged.
+
+    Raises :class:`SourceError` for what cannot be read: leaving it out would be silent.
+    """
     found: list[ArtefactFile] = []
     waiting = [(folder, prefix)]
     if folder.is_symlink():
@@ -116,6 +130,9 @@ def walk(folder: Path, prefix: str, flag: Flag) -> Iterator[ArtefactFile]:
         except FileNotFoundError:
             continue
         except OSError as error:
+            if error.errno not in _NOT_THERE:
+                raise unreadable(current, error) from None
+            # A file in the place of a folder, or a path longer than the system takes.
             flag("artefacts", "unreadable", f"{path or '.'}: {error.strerror}")
             continue
         for entry, mode in zip(entries, modes, strict=True):
@@ -123,11 +140,20 @@ def walk(folder: Path, prefix: str, flag: Flag) -> Iterator[ArtefactFile]:
             if stat.S_ISDIR(mode):
                 waiting.append((Path(entry.path), f"{name}/"))
             elif stat.S_ISREG(mode):
-                readable = os.access(entry.path, os.R_OK)
-                if not readable:
-                    flag("artefacts", "unreadable", name)
-                found.append(ArtefactFile(path=name, file=Path(entry.path) if readable else None))
+                if not os.access(entry.path, os.R_OK):
+                    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                    raise unreadable(Path(entry.path), denied)
+                found.append(ArtefactFile(path=name, file=Path(entry.path)))
             else:
                 kind = "symlink_skipped" if stat.S_ISLNK(mode) else "special_skipped"
                 flag("artefacts", kind, name)
     yield from sorted(found, key=lambda each: each.path)
+
+
+def unreadable(place: Path, error: OSError) -> SourceError:
+    """What to do about a file or folder that is there and cannot be read."""
+    return SourceError(
+        f"{quoted(str(error.filename or place), 200)} cannot be read: {error.strerror or error}",
+        remedy="Make it readable (chmod u+rX) for the user who builds, or remove it: an artefact that is missing is"
+        " a gap, one that cannot be read is an error.",
+    )

@@ -95,7 +95,11 @@ def choose(experiments: Iterable[Experiment], wanted: str | None, store: Path) -
     else:
         matching = [each for each in known if each.name == wanted]
         matching = matching or [each for each in known if each.id == wanted]
-        problem = f"several experiments {quoted(wanted)}" if matching else f"no {quoted(wanted)}"
+        problem = (
+            f"several experiments {quoted(wanted)}"
+            if matching
+            else f"no experiment {quoted(wanted)}"
+        )
     if len(matching) != 1:
         names = ", ".join(
             f"{quoted(each.name)} (id {each.id}, {each.runs} runs{', deleted' if each.deleted else ''})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -15,6 +16,8 @@ from bundler.errors import OutputError, UsageError
 from bundler.trust import keyid_of
 
 Algorithm = Literal["p256", "ed25519"]
+
+_IGNORED = b"# A private key lies here: git must not take it.\n*\n"
 
 
 class Signer(Protocol):
@@ -76,7 +79,10 @@ def sign_payload(payload: bytes, signer: Signer) -> bytes:
 
 
 def generate(folder: Path, algorithm: Algorithm) -> FileSigner:
-    """Write ``key.pem`` (private, mode 0600) and ``trust.pem`` (public) into ``folder``; never overwrite."""
+    """Write ``key.pem`` (private, mode 0600) and ``trust.pem`` (public) into ``folder``; never overwrite.
+
+    A folder that is made for them is hidden from git: it may lie in the training repository.
+    """
     key = (
         ec.generate_private_key(ec.SECP256R1())
         if algorithm == "p256"
@@ -89,13 +95,17 @@ def generate(folder: Path, algorithm: Algorithm) -> FileSigner:
         serialization.NoEncryption(),
     )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_new(folder / "key.pem", pem, 0o600)
-        try:
-            _write_new(folder / "trust.pem", signer.public_pem(), 0o644)
-        except OSError:
-            (folder / "key.pem").unlink()
-            raise
+        with ExitStack() as undo:
+            made = [each for each in (folder, *folder.parents) if not each.exists()]
+            undo.callback(_remove_empty, made)
+            folder.mkdir(parents=True, exist_ok=True)
+            files = [("key.pem", pem, 0o600), ("trust.pem", signer.public_pem(), 0o644)]
+            if made:
+                files.insert(0, (".gitignore", _IGNORED, 0o644))
+            for name, data, mode in files:
+                _write_new(folder / name, data, mode)
+                undo.callback((folder / name).unlink)
+            undo.pop_all()
     except FileExistsError as error:
         raise OutputError(
             f"{error.filename} exists; a key is never overwritten",
@@ -107,6 +117,13 @@ def generate(folder: Path, algorithm: Algorithm) -> FileSigner:
             remedy="Nothing was left behind. Check free space and permissions.",
         ) from None
     return signer
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove those of ``folders``, the deepest first, that hold nothing."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:

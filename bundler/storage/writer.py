@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +20,8 @@ from bundler.storage.archive import BLOCK, END, MAX_MEMBER, member_header
 def staged(target: Path) -> Iterator[Path]:
     """Yield a path in a hidden folder beside ``target`` for the block to create; it becomes ``target`` if all is well.
 
-    Whatever else happens, the hidden folder is gone afterwards. Raises :class:`OutputError` if ``target`` exists or
+    Whatever else happens, the hidden folder is gone afterwards; one that a killed process left is removed by the next
+    that writes ``target``. Raises :class:`OutputError` if ``target`` exists or
     cannot be written, a full disk included.
     """
     try:
@@ -27,11 +30,8 @@ def staged(target: Path) -> Iterator[Path]:
             made = [folder for folder in target.parents if not folder.exists()]
             undo.callback(_remove_empty, made)
             target.parent.mkdir(parents=True, exist_ok=True)
-            hidden = tempfile.mkdtemp(
-                prefix=f".{target.name}.", suffix=".partial", dir=target.parent
-            )
-            undo.callback(shutil.rmtree, hidden, ignore_errors=True)
-            result = Path(hidden) / target.name
+            _remove_abandoned(target)
+            result = _hidden_folder(target, undo) / target.name
             yield result
             # Again: somebody else may have been quicker.
             _refuse_existing(target)
@@ -82,9 +82,49 @@ def _refuse_large(folder: Path, files: list[str]) -> None:
 def _refuse_existing(target: Path) -> None:
     if target.exists() or target.is_symlink():
         raise OutputError(
-            f"{target} exists; a bundle is never overwritten",
+            f"{target} exists; it is never overwritten",
             remedy="Remove it, or choose another place with -o.",
         )
+
+
+def _hidden_folder(target: Path, undo: ExitStack) -> Path:
+    """A new hidden folder, locked as long as this process lives and removed by ``undo``."""
+    while True:
+        hidden = Path(
+            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+        )
+        with ExitStack() as failed:
+            failed.callback(shutil.rmtree, hidden, ignore_errors=True)
+            with suppress(FileNotFoundError):
+                descriptor = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                failed.callback(os.close, descriptor)
+                # Not every file system has locks; without one, nobody else gets one there either.
+                with suppress(OSError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                # Between its making and its lock, another process may have taken it for abandoned.
+                if os.path.samestat(os.fstat(descriptor), hidden.stat()):
+                    undo.push(failed.pop_all())
+                    return hidden
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove hidden folders for ``target`` that a killed process left: nobody holds their lock."""
+    name = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}\.partial")
+    with suppress(OSError):
+        for entry in list(os.scandir(target.parent)):
+            if name.fullmatch(entry.name):
+                _remove_unlocked(entry.path)
+
+
+def _remove_unlocked(folder: str) -> None:
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_uid == os.geteuid():
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(descriptor)
 
 
 def _remove_empty(folders: list[Path]) -> None:

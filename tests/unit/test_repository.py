@@ -129,6 +129,20 @@ def test_a_commit_without_the_folder(root):
     assert Repository(root / "new").has(Repository(root).head())
 
 
+def test_a_shallow_clone_is_known(root, tmp_path):
+    git(root, "commit", "-qm", "second", "--allow-empty")
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", "--depth", "1", root.as_uri(), str(clone))
+    assert Repository(clone).is_shallow()
+    assert not Repository(root).is_shallow()
+
+
+def test_what_git_tracks_is_named_from_the_folder(root):
+    (root / "untracked.csv").write_text("")
+    assert Repository(root / "sub").tracked() == ("deep/ä b\n.txt", "link", "model.py")
+    assert "untracked.csv" not in Repository(root).tracked()
+
+
 def test_an_option_in_place_of_a_commit_writes_nothing(root, tmp_path):
     target = tmp_path / "written"
     with pytest.raises(SourceError):

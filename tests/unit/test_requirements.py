@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 
 from bundler.errors import GapsError
-from bundler.records import CodeVersion, DatasetVersion
+from bundler.records import CodeVersion, DatasetVersion, FidelityFlag
 from bundler.requirements import BUNDLE_REQUIREMENTS, is_date, run_requirements
 from bundler.spec import FactMap
 from tests import tiny
 
+RUN_ROWS = {row.code for row in run_requirements(FactMap())}
 ROWS = {row.code: row for row in (*BUNDLE_REQUIREMENTS, *run_requirements(FactMap()))}
 
 
@@ -52,6 +53,17 @@ def without_artefact(name):
         return replace(run, artefacts=tuple(each for each in run.artefacts if each.path != name))
 
     return lambda provider: provider.edit("run-a", drop)
+
+
+def flagged(*details, flag="symlink_skipped", run="run-a", without=()):
+    """The importer saw files that it did not take, and artefacts ``without`` are not there."""
+    flags = tuple(FidelityFlag(field="artefacts", flag=flag, detail=each) for each in details)
+
+    def change(old):
+        kept = tuple(each for each in old.artefacts if each.path not in without)
+        return replace(old, fidelity=flags, artefacts=kept)
+
+    return lambda provider: provider.edit(run, change)
 
 
 def only_selected(provider):
@@ -106,6 +118,7 @@ PROVOCATIONS = {
     "run-history": points("val_auc", "val_disparity", "holdout_auc"),
     "run-hold-out": points("train_loss", "val_auc", "val_disparity"),
     "run-model": without_artefact("model.safetensors"),
+    "artefact-missing": flagged("plot.png"),
 }
 
 
@@ -134,7 +147,7 @@ def test_each_gap_is_named(code, provider: tiny.Provider, tmp_path):
         row.message,
         row.remedy,
     )
-    if code.startswith("run-"):
+    if code in RUN_ROWS:
         assert "run-a" in gap.subject
     else:
         assert gap.subject == "bundle"
@@ -180,6 +193,57 @@ def test_many_runs_are_counted_and_three_are_named(provider: tiny.Provider, tmp_
 def test_a_failed_run_need_not_have_what_only_a_finished_one_can(provider: tiny.Provider, tmp_path):
     provider.edit("run-e", lambda run: replace(run, points=(), artefacts=(), ended=None))
     assert set(gaps(provider, tmp_path)) == {"lock-hashed"}
+
+
+@pytest.mark.parametrize(
+    ("flag", "detail", "words"),
+    [
+        ("symlink_skipped", "model.safetensors", "it is there as a link, or behind one"),
+        ("symlink_skipped", ".", "it is there as a link, or behind one"),
+        ("special_skipped", "model.safetensors", "not as a regular file"),
+        ("missing", "model.safetensors", "the file is missing"),
+        ("artefacts_unreachable", "s3: is not on this machine", "are not on this machine"),
+        ("artefacts_unreachable", "models/m-1/s3: is not here", None),
+        ("symlink_skipped", "other.bin", None),
+        ("symlink_skipped", "model", None),
+    ],
+)
+def test_a_model_that_was_not_taken_is_told_from_one_that_was_never_there(
+    flag, detail, words, provider: tiny.Provider, tmp_path
+):
+    flagged(detail, flag=flag, without={"model.safetensors"})(provider)
+    provider.edit("run-b", lambda run: replace(run, artefacts=run.artefacts[:1]))
+    found = gaps(provider, tmp_path)
+    message = found["run-model"].message
+    assert message.startswith(ROWS["run-model"].message)
+    assert found["run-model"].level == "required"
+    assert found["run-model"].subject.startswith("2 of 8 runs: ")
+    if words is None:
+        assert message == ROWS["run-model"].message
+    else:
+        assert "; in 1 of them " in message
+        assert words in message
+    assert found["artefact-missing"].level == "recommended"
+    assert found["artefact-missing"].subject == "1 of 9 runs: run-a"
+
+
+def test_a_model_behind_a_linked_folder(provider: tiny.Provider, tmp_path):
+    provider.config["facts"]["model"] = "model/weights.pt"
+    flagged("model/")(provider)
+    assert "as a link" in gaps(provider, tmp_path)["run-model"].message
+
+
+def test_a_file_that_is_named_and_missing_is_a_gap(provider: tiny.Provider, tmp_path):
+    provider.edit(
+        "run-a",
+        lambda run: replace(
+            run, artefacts=tuple(replace(each, file=None) for each in run.artefacts)
+        ),
+    )
+    found = gaps(provider, tmp_path)
+    for code in ("run-model", "run-environment"):
+        assert "in 1 of them it is named, but the file is missing" in found[code].message
+    assert found["artefact-missing"].subject == "1 of 9 runs: run-a"
 
 
 def test_a_tracker_digest_is_no_data_version(provider: tiny.Provider, tmp_path):

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import stat
+import subprocess
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -84,14 +85,29 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
         generate(tmp_path / "file" / "keys", "ed25519")
 
 
-def test_a_full_disk_leaves_no_half_key(tmp_path):
+def test_a_new_folder_of_keys_is_hidden_from_git(tmp_path):
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    generate(tmp_path / "keys", "p256")
+    state = ["git", "-C", str(tmp_path), "status", "--porcelain", "-uall"]
+    assert subprocess.run(state, check=True, capture_output=True, text=True).stdout == ""
+
+
+def test_a_folder_that_was_there_keeps_its_rules_for_git(tmp_path):
+    generate(tmp_path, "p256")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["key.pem", "trust.pem"]
+
+
+# Longer than the file for git, shorter than a key; and too short for any file.
+@pytest.mark.parametrize("limit", [80, 10])
+@pytest.mark.parametrize("place", [".", "new", "new/deep/keys"])
+def test_a_full_disk_leaves_no_half_key(limit, place, tmp_path):
     """A limit on the size of files stands in for the full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
         with pytest.raises(OutputError) as refused:
-            generate(tmp_path, "ed25519")
+            generate(tmp_path / place, "ed25519")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bundler import importers
+from bundler import importers, starter
 from bundler.config import load
 from bundler.errors import OutputError, UsageError
 from bundler.records import CodeVersion, MetricPoint
@@ -89,6 +92,142 @@ def test_each_detected_value_says_where_it_came_from(repository):
         "hold-out metrics in the store: holdout_auc, holdout_disparity",
     ):
         assert words in text, words
+
+
+def test_versions_are_those_that_the_project_and_the_runs_name(repository, provider):
+    (repository / "pyproject.toml").write_text('[project]\nrequires-python = ">=3.11"\n')
+    environment = b'{"python": "3.12.1", "versions": {"torch": "2.9.0"}}'
+    (provider.root / "artefacts" / "run-b" / "environment.json").write_bytes(environment)
+    text, _ = written(repository)
+    for words in (
+        "# python: >=3.11 is asked for by requires-python in pyproject.toml",
+        "# python: 3.11.7 from environment.json of 7 of 9 runs",
+        "# python: 3.12.1 from environment.json of 1 of 9 runs",
+        "# torch: 2.9.0 from environment.json of 1 of 9 runs",
+    ):
+        assert words in text, words
+
+
+@pytest.mark.parametrize(
+    "project", ["[project]\nname = 'x'\n", "project = 1\n", "[", "\xff", "project = []\n"]
+)
+def test_a_project_that_asks_for_nothing(project, repository):
+    (repository / "pyproject.toml").write_bytes(project.encode("latin-1"))
+    assert "pyproject.toml" not in written(repository)[0]
+
+
+def test_an_environment_that_is_not_there_says_nothing(repository, provider):
+    for path in provider.root.glob("artefacts/*/environment.json"):
+        path.unlink()
+    assert "# python" not in written(repository)[0]
+
+
+# --- the data -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_file_with_the_recorded_digest_is_an_input(repository):
+    text, _ = written(repository)
+    assert load(repository / "bundle.yaml").training.inputs == {"data": "data.csv"}
+    (line,) = [each for each in text.splitlines() if each.startswith("  inputs:")]
+    assert "SHA-256 is tags.data.sha256 of 9 of 9 runs" in line
+    assert "TODO" not in line
+
+
+def test_other_data_of_other_runs_is_named(repository, provider, monkeypatch):
+    (repository / "old.csv").write_text("old")
+    tiny_git(repository, "add", ".")
+    old = "sha256:" + hashlib.sha256(b"old").hexdigest().upper()
+    runs = [
+        replace(run, tags={**run.tags, "data.sha256": old}) if number == 0 else run
+        for number, run in enumerate(provider.runs)
+    ]
+    monkeypatch.setattr(tiny.FakeImporter, "runs", runs)
+    text, _ = written(repository)
+    assert load(repository / "bundle.yaml").training.inputs == {"data": "data.csv"}
+    assert "of 8 of 9 runs; use {input.data} in the command; TODO: other runs had: old.csv" in text
+
+
+@pytest.mark.parametrize(
+    "kind", ["not in git", "a link", "in the store", "large", "odd name", "no git"]
+)
+def test_what_cannot_be_shipped_is_no_input(kind, repository, monkeypatch):
+    data = repository / "data.csv"
+    if kind == "not in git":
+        tiny_git(repository, "rm", "-q", "--cached", "data.csv")
+    elif kind == "a link":
+        data.symlink_to(data.rename(repository.parent / "data.csv"))
+    elif kind in {"in the store", "odd name"}:
+        place = "store/data.csv" if kind == "in the store" else "the data.csv"
+        data.rename(repository / place)
+        tiny_git(repository, "add", ".")
+    elif kind == "large":
+        monkeypatch.setattr(starter, "MAX_DATA", 10)
+    else:
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(repository.parent))
+        shutil.rmtree(repository / ".git")
+    text, _ = written(repository)
+    assert load(repository / "bundle.yaml").training.inputs == {}
+    assert "TODO: no file in git has the SHA-256 that runs recorded (tags.data.sha256)" in text
+
+
+def tiny_git(folder, *arguments):
+    subprocess.run(["git", "-C", str(folder), *arguments], check=True)
+
+
+# --- words and numbers --------------------------------------------------------------------------------------------------
+
+
+def test_lists_say_how_much_they_leave_out(repository, provider, monkeypatch):
+    names = [f"val_{number}" for number in range(7)]
+    runs = [
+        replace(
+            run,
+            parameters={**run.parameters, "seed": str(number)},
+            points=(*run.points, *(MetricPoint(name, 0, 0, 1.0) for name in names)),
+        )
+        for number, run in enumerate(provider.runs)
+    ]
+    monkeypatch.setattr(tiny.FakeImporter, "runs", runs)
+    text, _ = written(repository)
+    assert re.search(
+        r"# seeds found in the parameters: (\d in 1 run, ){4}\d in 1 run and 4 more\n", text
+    )
+    assert "validation metrics are: val_auc, val_0, val_1, val_2, val_3 and 4 more" in text
+    assert "  #   … and 3 more\n" in text
+
+
+def test_one_run_is_one_run(repository, provider, monkeypatch):
+    monkeypatch.setattr(tiny.FakeImporter, "runs", provider.runs[:1])
+    text, _ = written(repository)
+    assert "has 1 run, which is imported" in text
+    assert "seeds found in the parameters: 42 in 1 run\n" in text
+    assert "an artefact of the only run" in text
+    assert "1 runs" not in text
+
+
+@pytest.mark.parametrize(
+    ("names", "metric", "sampling"),
+    [
+        (["holdout_accuracy"], "holdout_accuracy", "{kind: proportion, dataset_role: holdout}"),
+        (
+            ["holdout_a", "test_AUC"],
+            "test_AUC",
+            "{kind: auc, dataset_role: holdout, positives: 60}",
+        ),
+        (["holdout_brier"], "holdout_brier", "{kind: proportion, dataset_role: holdout}"),
+        ([], "holdout_auc", "{kind: auc, dataset_role: holdout, positives: 60}"),
+    ],
+)
+def test_the_sample_of_a_gate_fits_its_metric(
+    names, metric, sampling, repository, provider, monkeypatch
+):
+    points = tuple(MetricPoint(name, 0, 0, 1.0) for name in names)
+    monkeypatch.setattr(
+        tiny.FakeImporter, "runs", [replace(run, points=points) for run in provider.runs]
+    )
+    text, _ = written(repository)
+    assert f'#    metric: "{metric}"\n' in text
+    assert f"#    sampling: {sampling}\n" in text
 
 
 def test_the_best_runs_are_shown_and_none_is_chosen(repository):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,6 +86,83 @@ def test_a_block_that_makes_nothing_is_an_error(tmp_path):
     with pytest.raises(OutputError), staged(tmp_path / "bag"):
         pass
     assert listing(tmp_path) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from bundler.storage.writer import staged, write_file
+with staged(Path(sys.argv[1])) as folder:
+    write_file(folder, "data/a", b"x")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
+    for name in ("bag", "bag.tar"):
+        subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / name)])
+    assert len(list(tmp_path.iterdir())) == 2
+    theirs = tmp_path / ".bag.note.partial"
+    theirs.mkdir()
+    with staged(tmp_path / "bag") as folder:
+        folder.mkdir()
+    (other,) = tmp_path.glob(".bag.tar.*.partial")
+    assert {path.name for path in tmp_path.iterdir()} == {"bag", other.name, theirs.name}
+
+
+def test_what_a_running_process_writes_is_left_alone(tmp_path):
+    with staged(tmp_path / "bag") as ours:
+        fill(ours)
+        with pytest.raises(RuntimeError), staged(tmp_path / "bag"):
+            raise RuntimeError
+    assert listing(tmp_path / "bag") == ["bagit.txt", "data", "data/a", "data/b"]
+    assert listing(tmp_path) == ["bag", *(f"bag/{each}" for each in listing(tmp_path / "bag"))]
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "somebody else's"])
+def test_only_an_own_folder_is_cleared_away(kind, tmp_path):
+    left = tmp_path / ".bag.abcd1234.partial"
+    (tmp_path / "kept").mkdir()
+    if kind == "link":
+        left.symlink_to("kept")
+    elif kind == "file":
+        left.write_text("")
+    else:
+        left.mkdir()
+        if os.geteuid() != 0:
+            pytest.skip("only root can give a folder away")
+        os.chown(left, 65534, 65534)
+    with staged(tmp_path / "bag") as folder:
+        folder.mkdir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [left.name, "bag", "kept"]
+
+
+def test_a_folder_that_was_taken_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
+    lock, times = fcntl.flock, []
+
+    def late(descriptor, operation):
+        if operation == fcntl.LOCK_EX and not times:
+            times.append(1)
+            (made,) = tmp_path.glob(".bag.*.partial")
+            made.rmdir()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with staged(tmp_path / "bag") as folder:
+        fill(folder)
+    assert times
+    assert {path.name for path in tmp_path.iterdir()} == {"bag"}
+
+
+def test_a_disk_without_locks_is_written_to_and_nothing_is_cleared_there(tmp_path, monkeypatch):
+    def unsupported(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    (tmp_path / ".bag.abcd1234.partial").mkdir()
+    with staged(tmp_path / "bag") as folder:
+        folder.mkdir()
+    assert listing(tmp_path) == [".bag.abcd1234.partial", "bag"]
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "empty folder", "link", "broken link"])

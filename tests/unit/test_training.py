@@ -69,6 +69,24 @@ def test_a_commit_that_is_not_there_is_a_gap(recorded, provider, tmp_path):
     assert not Path("/tmp/aisdp-injected").exists()
 
 
+def test_a_shallow_clone_is_told_how_to_get_the_commit(provider, tmp_path):
+    git(provider, "commit", "-qm", "later", "--allow-empty")
+    whole = provider.root / "repository"
+    origin = whole.rename(provider.root / "origin")
+    clone = ["git", "clone", "-q", "--depth", "1", origin.as_uri(), str(whole)]
+    subprocess.run(clone, check=True, capture_output=True)
+    gap = gaps(provider.build(tmp_path / "a"))["code-commit-missing"]
+    assert "git fetch --unshallow" in gap.remedy
+    git(provider, "fetch", "-q", "--unshallow")
+    assert "code-commit-missing" not in gaps(provider.build(tmp_path / "b"))
+
+
+def test_a_deeper_clone_is_no_remedy_where_no_commit_is_recorded(provider, tmp_path):
+    provider.edit("run-c", lambda run: replace(run, code=CodeVersion(dirty=False)))
+    gap = gaps(provider.build(tmp_path / "b"))["code-commit-missing"]
+    assert "unshallow" not in gap.remedy
+
+
 def test_files_that_cannot_stand_in_a_bag_are_a_gap(provider, tmp_path):
     (provider.root / "repository" / "link").symlink_to("/etc/passwd")
     commit(
@@ -93,6 +111,7 @@ def test_files_that_cannot_stand_in_a_bag_are_a_gap(provider, tmp_path):
 def test_stores_inside_the_code_folder_are_no_code(provider, tmp_path):
     commit(provider, **{"store/db.txt": "runs", "stored.py": ""})
     provider.config["sources"][0] |= {"store": "repository/store", "artefacts": "elsewhere"}
+    (provider.root / "elsewhere").mkdir()
     provider.build(tmp_path / "b")
     assert code_in(tmp_path / "b") == ["data.csv", "requirements.txt", "stored.py", "train.py"]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,7 +99,7 @@ def test_without_a_name_the_only_experiment_with_runs_is_taken(store, kind):
 
 
 def test_an_unknown_experiment_is_refused_with_the_known_ones(kind):
-    assert MAIN in refused(FIXTURES / STORE_OF[kind], "no 'nope'", "nope").remedy
+    assert MAIN in refused(FIXTURES / STORE_OF[kind], "has no experiment 'nope'", "nope").remedy
 
 
 def test_an_empty_list_of_experiments_is_an_error():
@@ -183,29 +186,66 @@ def test_special_files_among_the_artefacts_are_named(store):
     assert all(each.file.exists() for each in run.artefacts)
 
 
-def test_a_file_that_cannot_be_read_is_a_gap(store, monkeypatch):
+def test_a_file_that_cannot_be_read_is_an_error(store, monkeypatch):
     access = os.access
     monkeypatch.setattr(
         os, "access", lambda path, mode: not str(path).endswith("notes.txt") and access(path, mode)
     )
-    run = named(store, "files")
-    assert [each.path for each in run.artefacts if each.file is None] == ["notes.txt"]
-    assert ("artefacts", "unreadable") in flags(run)
+    error = refused(store, "notes.txt' cannot be read: Permission denied")
+    assert "chmod" in error.remedy
 
 
-def test_a_folder_that_cannot_be_read_is_flagged(store, monkeypatch):
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_folder_that_cannot_be_read_is_an_error(number, store, monkeypatch):
     scandir = os.scandir
 
     def denied(path):
         if str(path).endswith("/ordner"):
-            raise PermissionError(13, "Permission denied")
+            raise OSError(number, os.strerror(number))
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", denied)
-    run = named(store, "files")
-    own = [each.path for each in run.artefacts if not each.path.startswith("models/")]
+    assert "chmod" in refused(store, f"ordner' cannot be read: {os.strerror(number)}").remedy
+
+
+def test_a_folder_that_vanishes_meanwhile_holds_nothing(store, monkeypatch):
+    scandir = os.scandir
+
+    def gone(path):
+        if str(path).endswith("/ordner"):
+            raise FileNotFoundError(2, "No such file or directory")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", gone)
+    own = [each.path for each in named(store, "files").artefacts if "models/" not in each.path]
     assert own == ["notes.txt", "ordner-2.txt"]
-    assert [each.detail for each in run.fidelity] == ["ordner/: Permission denied"]
+
+
+WITHOUT_RIGHTS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is not installed")
+@pytest.mark.parametrize("above", range(4))
+def test_what_must_not_be_looked_at_is_not_taken_for_missing(above, store, kind):
+    """A file, and the folders above it up to that of its experiment, without a right of any kind."""
+    (file,) = [e.file for e in named(store, "files").artefacts if e.path == "notes.txt"]
+    hidden = [file, *file.parents][above]
+    before = hidden.stat().st_mode
+    program = "import sys; from tests.unit.importers.support import *; read(Path(sys.argv[1]))"
+    command = [sys.executable, "-c", program, str(store)]
+    hidden.chmod(0)
+    try:
+        done = subprocess.run(
+            [*WITHOUT_RIGHTS, *command] if os.geteuid() == 0 else command,
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parents[3],
+        )
+    finally:
+        hidden.chmod(before)
+    assert "SourceError" in done.stderr, done.stderr
+    assert "cannot be read: Permission denied" in done.stderr
+    assert hidden.name in done.stderr
 
 
 # --- where an address leads -------------------------------------------------------------------------------------------

@@ -1,233 +1,41 @@
-"""The door: ``bundler`` with its sub-commands, and ``build-bundle`` and ``verify-bundle`` as commands of their own.
+"""The entry points: ``bundler`` with its sub-commands, and ``build-bundle`` and ``verify-bundle`` by themselves.
 
-Only argument parsing happens here before a command runs; everything heavy is imported inside it, so that ``--help``
-is instant.
+Nothing is imported before :func:`_enter` watches: Ctrl-C ends a command with 130 and one line from its first moment on.
 """
-
-from __future__ import annotations
-
-import signal
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import click
-
-from bundler import __version__
-from bundler.errors import BundlerError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-_FILE = click.Path(path_type=Path)
-_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-@click.group(context_settings=_CONTEXT)
-@click.version_option(__version__, prog_name="aisdp-bundler")
-def cli() -> None:
-    r"""Signed, re-executable evidence of how an AI model was developed and selected.
-
-    \b
-    Provider:   bundler init, bundler keygen, bundler build (= build-bundle)
-    Assessor:   bundler verify (= verify-bundle), bundler site
-    """
-
-
-@cli.command()
-@click.argument("folder", type=_FILE, default=".")
-@click.option("-o", "--output", type=_FILE, help="Where to write; default FOLDER/bundle.yaml.")
-@click.option("--experiment", help="The tracker's experiment, where there are several.")
-def init(folder: Path, output: Path | None, experiment: str | None) -> None:
-    r"""Write a commented bundle.yaml for the training repository FOLDER.
-
-    Everything that can be detected is filled in, and says where it came from. What only a
-    human can know is marked TODO.
-
-    \b
-    Example:
-      cd my-training-repository && bundler init
-    """
-    from bundler.cli.commands import run_init
-
-    run_init(folder, output, experiment)
-
-
-@cli.command()
-@click.option("-o", "--output", type=_FILE, required=True, help="Folder for key.pem and trust.pem.")
-@click.option(
-    "--algorithm",
-    type=click.Choice(["p256", "ed25519"]),
-    default="p256",
-    show_default=True,
-    help="ECDSA P-256 works with HSMs and KMS; Ed25519 is simpler.",
-)
-def keygen(output: Path, algorithm: Any) -> None:
-    r"""Make a key pair: key.pem to sign with (keep it secret), trust.pem to hand out.
-
-    \b
-    Example:
-      bundler keygen -o keys
-    """
-    from bundler.cli.commands import run_keygen
-
-    run_keygen(output, algorithm)
-
-
-@cli.command("build", context_settings=_CONTEXT)
-@click.argument("config", type=_FILE, default="bundle.yaml")
-@click.option(
-    "-o", "--output", type=_FILE, required=True, help="The bundle to write; must not exist."
-)
-@click.option("--key", type=_FILE, required=True, help="Private key in PEM form (bundler keygen).")
-@click.option(
-    "--tar", "as_tar", is_flag=True, help="Write one uncompressed tar file, not a folder."
-)
-@click.option("--strict", is_flag=True, help="Fail (exit 1) if required evidence is missing.")
-@click.option(
-    "--previous", type=_FILE, help="The bundle of the release before: its log is continued."
-)
-def build(config: Path, output: Path, key: Path, **options: Any) -> None:
-    r"""Package the runs that CONFIG names into a signed evidence bundle.
-
-    \b
-    Examples:
-      build-bundle -o release-1.0.0 --key keys/key.pem
-      build-bundle bundle.yaml -o release-1.1.0.tar --tar --key keys/key.pem --strict --previous release-1.0.0
-
-    \b
-    Exit codes: 0 built, 1 required evidence is missing (--strict), 2 usage or bundle.yaml,
-    7 a source cannot be read, 8 the bundle cannot be written.
-    """
-    from bundler.cli.commands import run_build
-
-    run_build(config, output, key, **options)
-
-
-@cli.command("verify", context_settings=_CONTEXT)
-@click.argument("bundle", type=_FILE)
-@click.option(
-    "--trust",
-    type=_FILE,
-    multiple=True,
-    help="Public key of the provider, from outside the bundle.",
-)
-@click.option("--rerun", is_flag=True, help="Re-run the training in a sandbox and compare.")
-@click.option("--report", type=_FILE, help="Write the whole report as JSON.")
-@click.option(
-    "--key", type=_FILE, help="Your own private key: signs the verdict (SLSA VSA beside BUNDLE)."
-)
-@click.option(
-    "--python", type=_FILE, default=Path(sys.executable), help="Interpreter for the re-run."
-)
-@click.option(
-    "--sandbox",
-    type=click.Choice(["auto", "bubblewrap", "sandlock", "none"]),
-    default="auto",
-    show_default=True,
-    help="'none' needs --i-trust-this-code and is written into the verdict.",
-)
-@click.option("--i-trust-this-code", is_flag=True, help="Allow --sandbox none.")
-@click.option(
-    "--previous", type=_FILE, help="The release before: its log must be the beginning of this one."
-)
-@click.option(
-    "--keep", type=_FILE, help="Keep the re-run's inputs, output and log in this new folder."
-)
-def verify(**options: Any) -> None:
-    r"""Verify BUNDLE (a folder or a tar file), trusting nobody but the keys given.
-
-    \b
-    Examples:
-      verify-bundle release-1.0.0 --trust provider.pem
-      verify-bundle release-1.0.0 --trust provider.pem --rerun --report report.json --key my-key.pem
-
-    \b
-    Exit codes: 0 verified, 1 a claim is not met, 2 usage, 3 bad signature or malformed bundle,
-    4 environment not recreatable, 5 sandbox unavailable, 6 inconclusive, 8 the report cannot be written.
-    """
-    from bundler.cli.commands import VerifyOptions, run_verify
-
-    sys.exit(run_verify(VerifyOptions(**options)))
-
-
-@cli.command("site")
-@click.argument("bundle", type=_FILE)
-@click.option(
-    "--report", type=_FILE, help="Report of verify-bundle, to be shown beside the evidence."
-)
-@click.option(
-    "--trust", type=_FILE, multiple=True, help="Public key of the provider, to check the signature."
-)
-@click.option(
-    "-o", "--output", type=_FILE, required=True, help="Folder for the site; must not exist."
-)
-def site(bundle: Path, report: Path | None, trust: tuple[Path, ...], output: Path) -> None:
-    r"""Render BUNDLE as an offline Module 5 site; open index.html in any browser.
-
-    \b
-    Example:
-      bundler site release-1.0.0 --report report.json -o site
-    """
-    from bundler.cli.commands import run_site
-
-    run_site(bundle, report, trust, output)
 
 
 def main() -> None:
     """``bundler``."""
-    _run(cli)
+    _enter("bundler")
 
 
 def build_bundle() -> None:
     """``build-bundle``."""
-    _run(build, "build-bundle")
+    _enter("build-bundle")
 
 
 def verify_bundle() -> None:
     """``verify-bundle``."""
-    _run(verify, "verify-bundle")
+    _enter("verify-bundle")
 
 
-def _run(command: Callable[..., Any], name: str | None = None) -> None:
-    """Run ``command``; every way it can end is an exit code and, at most, a message. Never a traceback."""
-    # A pipeline stops a job with SIGTERM: clean up as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _enter(name: str) -> None:
+    import sys
+
     try:
-        command(prog_name=name, standalone_mode=False)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        _say("stopped: nothing half-made was left behind")
-        sys.exit(130)
-    except BundlerError as error:
-        _say(error.message, error.remedy)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output went away, as `head` does; there is nobody left to tell.
-        sys.stderr.close()
-        sys.exit(0)
-    except Exception as error:  # noqa: BLE001  # the door: see ARCHITECTURE.md
-        _say(
-            f"internal error: {type(error).__name__}: {error}",
-            "This is a fault of this program. Run again with BUNDLER_DEBUG=1 and report what it prints.",
-        )
-        _raise_in_debug(error)
-        sys.exit(70)
+        from bundler.cli.door import run
+
+        code = run(name)
+        _ignore_interrupts()
+    except KeyboardInterrupt:
+        code = 130
+        _ignore_interrupts()
+        print("stopped: nothing half-made was left behind", file=sys.stderr)  # noqa: T201  # click may not be there yet
+    sys.exit(code)
 
 
-def _say(message: str, remedy: str = "") -> None:
-    click.secho("error: ", fg="red", bold=True, err=True, nl=False)
-    click.echo(message, err=True)
-    if remedy:
-        click.echo(f"  → {remedy}", err=True)
+def _ignore_interrupts() -> None:
+    """What follows is Python's own end, which answers Ctrl-C with a traceback."""
+    import signal
 
-
-def _raise_in_debug(error: Exception) -> None:
-    import os
-
-    if os.environ.get("BUNDLER_DEBUG"):
-        raise error
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +14,7 @@ import click
 
 from bundler import canonical, codec, vsa
 from bundler.errors import MalformedError, OutputError, UsageError
+from bundler.manifest import INDEX
 from bundler.report import Report
 from bundler.signers import Signer, generate, load_signer, sign_payload
 from bundler.spec import Predecessor
@@ -46,6 +49,7 @@ def run_init(folder: Path, output: Path | None, experiment: str | None) -> None:
 
 def run_keygen(output: Path, algorithm: str) -> None:
     """``bundler keygen``."""
+    _refuse_inside_a_bundle(output, "-o")
     signer = generate(output, algorithm)  # type: ignore[arg-type]  # click checked the choice
     click.echo(f"wrote {output / 'key.pem'} (secret) and {output / 'trust.pem'} (hand it out)")
     click.echo(f"key id {signer.keyid}: publish it where assessors can compare it")
@@ -59,6 +63,7 @@ def run_build(  # noqa: PLR0913  # one argument an option
     from bundler.cli.console import Bars, show_built
     from bundler.config import load
 
+    _refuse_inside_a_bundle(output, "-o")
     request = Request(
         config=load(config),
         base=config.resolve().parent,
@@ -68,7 +73,8 @@ def run_build(  # noqa: PLR0913  # one argument an option
         strict=strict,
         previous=previous,
     )
-    show_built(build(request, Bars()))
+    with _told_if_whole(output, "the bundle"):
+        show_built(build(request, Bars()))
 
 
 def run_verify(options: VerifyOptions) -> int:
@@ -84,6 +90,9 @@ def run_verify(options: VerifyOptions) -> int:
             "--sandbox none runs the provider's code with all your rights",
             remedy="Add --i-trust-this-code if that is what you want; the verdict will say so.",
         )
+    for path, option in ((options.report, "--report"), (options.keep, "--keep")):
+        if path is not None:
+            _refuse_inside_a_bundle(path, option, options.bundle)
     if options.keep is not None:
         _refuse_existing(options.keep, "the re-run is kept in a new folder")
     signer = None
@@ -128,8 +137,23 @@ def run_site(bundle: Path, report: Path | None, trust: tuple[Path, ...], output:
     from bundler.site import render
     from bundler.storage import open_bag
 
-    pages = render(open_bag(bundle), _load_report(report), _load_trust(trust), output, Bars())
-    click.echo(f"wrote {pages} pages; open {output / 'index.html'}")
+    _refuse_inside_a_bundle(output, "-o", bundle)
+    seen, keys = _load_report(report), _load_trust(trust)
+    with _told_if_whole(output, "the site"):
+        pages = render(open_bag(bundle), seen, keys, output, Bars())
+        click.echo(f"wrote {pages} pages; open {output / 'index.html'}")
+
+
+@contextmanager
+def _told_if_whole(target: Path, what: str) -> Iterator[None]:
+    """Whoever stops a command just after ``target`` got its name is told that it is there: a retry would refuse it."""
+    before = os.path.lexists(target)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not before and os.path.lexists(target):
+            click.echo(f"{what} {target} is complete", err=True)
+        raise
 
 
 def _sign_verdict(target: Path, report: Report, data: bytes, signer: Signer) -> None:
@@ -183,17 +207,32 @@ def _read_earlier(path: Path, keys: tuple[Key, ...]) -> Predecessor:
     from bundler.storage import open_bag
     from bundler.verify import unsealed
 
-    problem = "its signature is about another bundle"
+    problem, code = "its signature is about another bundle", "statement-subject"
     try:
         bag = open_bag(path)
         files = intact_files(bag)
         if not keys or unsealed(bag, keys)[0].tag_manifest_sha256 == files.tag_manifest_sha256:
             return predecessor(files, read_contents(files))
     except MalformedError as error:
-        problem = error.message
-    raise UsageError(
-        f"the earlier bundle {path} cannot be used: {problem}", remedy="Verify it by itself first."
+        problem, code = error.message, error.code
+    raise MalformedError(
+        code,
+        f"the earlier bundle {path} cannot be used: {problem}",
+        remedy="Verify it by itself first.",
     )
+
+
+def _refuse_inside_a_bundle(path: Path, option: str, bundle: Path | None = None) -> None:
+    """A bundle is the provider's, and one file more breaks it: nothing is written into ``bundle`` or any other."""
+    target = Path(os.path.realpath(path))
+    named = Path(os.path.realpath(bundle)) if bundle is not None else None
+    for place in (target, *target.parents):
+        other = place != target and os.path.isfile(place / INDEX)  # noqa: PTH113  # Path's raises where it may not look
+        if place == named or other:
+            raise UsageError(
+                f"{option} {path} would change the bundle {place}",
+                remedy="Choose a place beside it, not in it.",
+            )
 
 
 def _refuse_existing(path: Path, why: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,16 +20,19 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.text import Text
 
 from bundler.build import Built
-from bundler.report import Finding, Report
+from bundler.report import ClaimName, Finding, Report
 from bundler.storage.model import shown
 
 STYLES = {"met": "green", "not met": "red", "inconclusive": "yellow", "not run": "dim"}
 SIGNS = {"met": "✓", "not met": "✗", "inconclusive": "?", "not run": "-"}
-MAX_FINDINGS = 4
-"""Kinds of findings shown, three lines each; the report has all of them. With the ladder, they fit 24 lines."""
+SCREEN = 24
+"""Lines that a verdict takes at most."""
+LONGEST = 8
+"""Lines of a message or remedy at most, and fewer where there are several; the report has all of it."""
+TRUST = "use --trust FILE.pem with the provider's public key, from outside the bundle"
 
 
 class Bars:
@@ -68,61 +72,156 @@ class _Bar:
                 self._progress.advance(self._task, amount)  # type: ignore[arg-type]  # TaskID is an int
 
 
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Some words after a coloured lead, wrapped: the first line begins at ``start``, the others at ``hang``."""
+
+    lead: str
+    words: str
+    style: str
+    start: int = 0
+    hang: int = 2
+
+    def lines(self, console: Console, longest: int | None = None) -> list[Text]:
+        """The lines, ``longest`` at most; what is cut ends with an ellipsis."""
+        words = Text(shown_text(self.words), style=self.style if self.style == "dim" else "")
+        lead = Text(self.lead, style=self.style)
+        beside = self.start + lead.cell_len == self.hang
+        text = words if beside else lead + words
+        room = max(console.width - self.hang, 10)
+        lines = list(text.wrap(console, room, overflow="fold"))
+        for line in lines:
+            line.rstrip()
+        if longest is not None and len(lines) > longest:
+            del lines[longest:]
+            lines[-1].truncate(room - 2)
+            lines[-1].append(" …")
+        margin, first = Text(" " * self.hang), Text(" " * self.start)
+        return [
+            (margin if number else first + lead if beside else first) + line
+            for number, line in enumerate(lines)
+        ]
+
+
+_Group = list[_Block]
+"""What is wrong, and what to do about it."""
+
+
+def _say(console: Console, *blocks: _Block, longest: int | None = None) -> None:
+    for block in blocks:
+        _print(console, block.lines(console, longest))
+
+
+def _print(console: Console, lines: Iterable[Text]) -> None:
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+def _remedy(words: str, start: int = 2) -> _Block:
+    return _Block("→ ", words, "dim", start, start + 2)
+
+
 def show_built(built: Built) -> None:
     """Say what was built, and what is missing in it."""
     console = Console(highlight=False)
     index = built.index
-    console.print(
-        f"[green]✓[/] [bold]{escape(str(built.path))}[/]: {index.log.size} runs in the log,"
-        f" {built.files} files, {built.size / 1e6:.1f} MB"
+    lines = "" if index.log.size == built.runs else f" ({_count(index.log.size, 'line')})"
+    words = (
+        f"{built.path}: {_count(built.runs, 'run')}{lines} in the log,"
+        f" {_count(built.files, 'file')}, {built.size / 1e6:.1f} MB"
     )
-    console.print(f"  sha256:{built.tag_manifest_sha256} (tag manifest)", soft_wrap=True)
+    _say(console, _Block("✓ ", words, "green"))
+    _print(console, [Text(f"bundle sha256:{built.tag_manifest_sha256}")])
     for result in index.gate_results:
-        style = STYLES[result.verdict]
-        words = escape(f"{result.gate}: {result.explanation}")
-        console.print(f"  gate [{style}]{SIGNS[result.verdict]} {result.verdict}[/]  {words}")
+        lead = f"gate {SIGNS[result.verdict]} {result.verdict}  "
+        words = f"{result.gate}: {result.explanation}"
+        _say(console, _Block(lead, words, STYLES[result.verdict], 2, 4))
+    if built.findings:
+        _say(console, _Block("", "A verifier will find:", "", 2, 4))
+    for finding in built.findings:
+        _say(console, *_finding([finding]))
     if not index.gaps:
-        console.print("  no evidence gaps")
+        _say(console, _Block("", "no evidence gaps", "", 2, 4))
         return
-    console.print(
-        f"  [yellow]{len(index.gaps)} evidence gaps[/] (they are in the bundle and on the site):"
-    )
+    where = "it is" if len(index.gaps) == 1 else "they are"
+    lead = _count(len(index.gaps), "evidence gap")
+    _say(console, _Block(lead, f" ({where} in the bundle and on the site):", "yellow", 2, 4))
     for gap in index.gaps:
         style = "red" if gap.level == "required" else "yellow"
-        console.print(
-            f"  [{style}]{gap.level}[/] {escape(f'{gap.subject}: {gap.message} ({gap.point})')}"
-        )
-        console.print(f"    → {escape(gap.remedy)}", style="dim")
+        words = f"{gap.subject}: {gap.message} ({gap.point})"
+        _say(console, _Block(f"{gap.level} ", words, style, 2, 4), _remedy(gap.remedy, 4))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def show_report(report: Report) -> None:
-    """Print the verdict: what failed first, then the ladder, in at most one screen."""
+    """Print the verdict, in one screen: what failed, the ladder with a line a claim, and why rungs were not tried."""
     console = Console(highlight=False)
     subject = report.subject
     title = " ".join(filter(None, (subject.system, subject.version))) or subject.name
-    signer = (
-        f"signed by {subject.signed_by[:16]}…" if subject.signed_by else "signer not established"
-    )
-    console.print(f"[bold]{escape(shown(title))}[/]  {signer}")
-    _show_findings(console, report)
-    table = Table.grid(padding=(0, 2))
-    for claim in report.claims:
-        style = STYLES[claim.status]
-        words = escape(_one_line(shown_text(claim.summary), console.width - 32))
-        table.add_row(f"[{style}]{SIGNS[claim.status]} {claim.status}[/]", claim.name, words)
-    console.print(table)
-    for rerun in report.reruns:
-        equal = sum(tensor.equal for tensor in rerun.tensors)
-        same = sum(metric.points_differing == 0 for metric in rerun.metrics)
-        console.print(
-            f"  re-run: {rerun.verdict}, seed {rerun.seed}, {rerun.seconds:.1f} s, isolation"
-            f" {rerun.isolation.get('kind')}; {equal}/{len(rerun.tensors)} tensors and"
-            f" {same}/{len(rerun.metrics)} metric histories equal"
-        )
-    console.print(_verdict(report))
+    head = [Text(shown(title), style="bold")]
+    if subject.tag_manifest_sha256:
+        head.append(Text(f"bundle sha256:{subject.tag_manifest_sha256}"))
+    signer = f"signed by {subject.signed_by}" if subject.signed_by else "signer not established"
+    head.append(Text(signer))
+    ladder, cut = _ladder(console, report)
+    foot = [line for block in _foot(report) for line in block.lines(console)]
+    findings = _findings(report)
+    reasons = _reasons(report, cut)
+    room = SCREEN - len(head) - len(ladder) - len(foot)
+    longest, fitting = _fit(console, findings, reasons, room)
+
+    _print(console, head)
+    for group in findings[:fitting]:
+        _say(console, *group, longest=longest)
+    if fitting < len(findings):
+        more = _count(len(findings) - fitting, "more kind")
+        _say(console, _Block("", f"… and {more} of findings; --report FILE writes them all", ""))
+    _print(console, ladder)
+    for group in reasons:
+        _say(console, *group, longest=longest)
+    _print(console, foot)
 
 
-def _show_findings(console: Console, report: Report) -> None:
+def _fit(
+    console: Console, findings: list[_Group], reasons: list[_Group], room: int
+) -> tuple[int, int]:
+    """How many lines each block may take, and how many findings are then shown, to fill ``room`` lines at most."""
+
+    def height(groups: list[_Group], longest: int) -> int:
+        return sum(len(block.lines(console, longest)) for group in groups for block in group)
+
+    for longest in range(LONGEST, 1, -1):
+        if height(findings + reasons, longest) <= room:
+            return longest, len(findings)
+    for fitting in range(len(findings) - 1, 1, -1):
+        if height(findings[:fitting] + reasons, 2) + 1 <= room:
+            return 2, fitting
+    return 2, min(len(findings), 1)
+
+
+def _ladder(console: Console, report: Report) -> tuple[list[Text], set[ClaimName]]:
+    """A line a claim, and the names of the claims whose summary is cut there."""
+    signs = [f"{SIGNS[claim.status]} {claim.status}" for claim in report.claims]
+    wide = max(map(len, signs))
+    name = max(len(claim.name) for claim in report.claims)
+    lines = []
+    cut: set[ClaimName] = set()
+    for claim, sign in zip(report.claims, signs, strict=True):
+        words, _, more = claim.summary.partition("\n")
+        summary = Text(shown_text(words))
+        room = max(console.width - wide - name - 4, 10)
+        if more or summary.cell_len > room:
+            cut.add(claim.name)
+        summary.truncate(room, overflow="ellipsis")
+        lead = Text(sign.ljust(wide), style=STYLES[claim.status])
+        lines.append(lead.append(f"  {claim.name.ljust(name)}  ", style="default").append(summary))
+    return lines, cut
+
+
+def _findings(report: Report) -> list[_Group]:
     """Errors before warnings; of each code the first finding, and how many more there are."""
     groups: dict[str, list[Finding]] = {}
     claims: dict[str, str] = {}
@@ -132,37 +231,65 @@ def _show_findings(console: Console, report: Report) -> None:
                 groups.setdefault(finding.code, []).append(finding)
                 claims[finding.code] = result.claim
     ordered = sorted(groups.values(), key=lambda group: group[0].severity == "warning")
-    for group in ordered[:MAX_FINDINGS]:
-        _show_finding(console, group, claims[group[0].code])
-    if len(ordered) > MAX_FINDINGS:
-        more = len(ordered) - MAX_FINDINGS
-        console.print(f"  … and findings with {more} more codes; --report FILE writes them all")
+    return [_finding(group, claims[group[0].code]) for group in ordered]
 
 
-def _show_finding(console: Console, group: list[Finding], claim: str) -> None:
+def _finding(group: list[Finding], claim: str = "") -> _Group:
     first = group[0]
     style, sign = ("red", "✗") if first.severity == "error" else ("yellow", "?")
     times = f", {len(group)} times" if len(group) > 1 else ""
-    words = shown_text(f"{first.subject}: {first.message}")
-    head = f"{sign} {first.code}{times} ({claim})  "
-    line = _one_line(words, 2 * console.width - len(head) - 8)
-    console.print(f"[{style}]{escape(head)}[/]{escape(line)}")
-    if first.remedy:
-        console.print(
-            f"    → {escape(_one_line(shown_text(first.remedy), console.width - 8))}", style="dim"
+    lead = f"{sign} {first.code}{times}{f' ({claim})' if claim else ''}  "
+    blocks = [_Block(lead, f"{first.subject}: {first.message}", style)]
+    return [*blocks, _remedy(first.remedy)] if first.remedy else blocks
+
+
+def _reasons(report: Report, cut: set[ClaimName]) -> list[_Group]:
+    """Why checks that were asked for did not run, where the ladder does not say all of it."""
+    claims: dict[str, dict[ClaimName, None]] = {}
+    for result in report.checks:
+        if result.outcome == "skipped" and not result.detail.startswith("not asked for"):
+            claims.setdefault(result.detail, {})[result.claim] = None
+    groups = []
+    for detail, names in claims.items():
+        words, _, remedy = detail.partition("\n")
+        if not report.trusted_keys and report.claim("integrity").status != "not met":
+            words, remedy = words.removesuffix("; use --trust"), TRUST
+        if remedy or any(words in report.claim(name).summary for name in cut & names.keys()):
+            lead = f"{' and '.join(names)}: " if len(names) < 3 else ""
+            blocks = [_Block("- ", lead + words, "yellow")]
+            groups.append([*blocks, _remedy(remedy)] if remedy else blocks)
+    return groups
+
+
+def _foot(report: Report) -> list[_Block]:
+    blocks = []
+    for rerun in report.reruns:
+        equal = sum(tensor.equal for tensor in rerun.tensors)
+        same = sum(metric.points_differing == 0 for metric in rerun.metrics)
+        words = (
+            f"re-run: {rerun.verdict}, seed {rerun.seed}, {rerun.seconds:.1f} s, isolation"
+            f" {rerun.isolation.get('kind')}; {equal}/{len(rerun.tensors)} tensors and"
+            f" {same}/{len(rerun.metrics)} metric histories equal"
         )
-
-
-def _verdict(report: Report) -> str:
-    words = {
-        0: "[bold green]verified[/]: every claim that was examined is met",
-        1: "[bold red]not verified[/]: a claim is not met",
-        3: "[bold red]not verified[/]: the bundle is malformed, changed, or not signed by a trusted key",
-        4: "[bold yellow]not settled[/]: the environment of the training cannot be recreated here",
-        5: "[bold yellow]not settled[/]: no sandbox works here, so nothing was executed",
-        6: "[bold yellow]inconclusive[/]: not everything could be settled",
-    }
-    return f"{words[report.exit_code]} (exit {report.exit_code}). Evidence, not conformity."
+        blocks.append(_Block("", words, ""))
+    style, verdict, words = {
+        0: ("bold green", "verified", "every claim examined is met"),
+        1: ("bold red", "not verified", "a claim is not met"),
+        3: (
+            "bold red",
+            "not verified",
+            "the bundle is malformed, changed, or not signed by a trusted key",
+        ),
+        4: (
+            "bold yellow",
+            "not settled",
+            "the environment of the training cannot be recreated here",
+        ),
+        5: ("bold yellow", "not settled", "no sandbox works here, so nothing was executed"),
+        6: ("bold yellow", "inconclusive", "not all could be settled"),
+    }[report.exit_code]
+    end = f" (exit {report.exit_code}): {words}. Evidence, not conformity."
+    return [*blocks, _Block(verdict, end, style)]
 
 
 def shown_text(text: str) -> str:
@@ -170,7 +297,3 @@ def shown_text(text: str) -> str:
     return "".join(
         character if character.isprintable() else ascii(character)[1:-1] for character in text
     )
-
-
-def _one_line(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -13,8 +18,19 @@ import pytest
 
 from bundler import cli
 from bundler.attestation import open_envelope, pae
+from bundler.build import Request, build
+from bundler.cli.console import show_built, show_report
+from bundler.cli.door import _replace, _Stop
+from bundler.config import load
+from bundler.errors import EnvironmentNotRecreatableError, SandboxUnavailableError
+from bundler.report import Finding
+from bundler.rerun import RerunOutcome
+from bundler.signers import load_signer
+from bundler.spec import Gap
+from bundler.storage import open_bag
 from bundler.storage.hashing import digest_bytes
 from bundler.trust import load_keys
+from bundler.verify import verify
 from tests import tiny
 from tests.conformance.harness import KEYS, VALID, Bundle
 
@@ -31,6 +47,11 @@ TRUST = ["--trust", str(KEYS / "trust.pem")]
 def run(monkeypatch, capsys):
     """Run a command; return (exit code, standard output, standard error)."""
 
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.unraisablehook", sys.unraisablehook)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+
     def run(*words):
         monkeypatch.setattr("sys.argv", [str(word) for word in words])
         try:
@@ -38,6 +59,9 @@ def run(monkeypatch, capsys):
             code = 0
         except SystemExit as ended:
             code = ended.code or 0
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         out, err = capsys.readouterr()
         assert "Traceback" not in out + err
         return code, out, err
@@ -59,9 +83,11 @@ def test_help_fits_the_screen_and_shows_an_example(run, words):
     code, out, err = run(*words)
     text = out + err
     assert code in {0, 2}
-    assert max(map(len, text.splitlines())) <= 110
+    assert max(map(len, text.splitlines())) <= 80
+    assert "\\b" not in text
+    assert "\b" not in text
     if len(words) > 2 or words[0] != "bundler":
-        assert "Example" in text
+        assert re.search(r"\n  Examples?:\n    (cd |bundler |build-bundle |verify-bundle )", text)
 
 
 def test_an_unknown_option_is_a_usage_error(run):
@@ -86,7 +112,7 @@ def test_build_and_verify_and_the_whole_report(run, provider, tmp_path):
     bundle, report = tmp_path / "out" / "bundle", tmp_path / "report.json"
     code, out, _ = run("build-bundle", config, "-o", bundle, "--key", KEYS / "key.pem", "--strict")
     assert code == 0
-    assert "9 runs in the log" in out
+    assert "9 runs in the log" in " ".join(out.split())
     assert "gate" in out
     assert "lock" not in out.splitlines()[0]
 
@@ -106,7 +132,7 @@ def test_a_failed_verification_shows_what_failed_first_and_fits_a_screen(run, tm
     code, out, _ = run("verify-bundle", bundle.path, *TRUST)
     assert code == 3
     lines = out.splitlines()
-    assert "file-digest, 9 times" in lines[1]
+    assert "file-digest, 9 times" in lines[2]
     assert len(lines) <= 24
 
 
@@ -162,7 +188,7 @@ def test_an_amended_bundle_continues_the_log(run, provider, tmp_path):
     assert "log-predecessor" in out
     (tmp_path / "one" / "bagit.txt").unlink()
     code, _, err = run(*two, tmp_path / "one")
-    assert code == 2
+    assert code == 3
     assert "cannot be used" in err
 
 
@@ -170,7 +196,7 @@ def test_an_earlier_release_signed_by_nobody_trusted_is_refused(run, tmp_path):
     bundle = Bundle(tmp_path)
     bundle.do_sign(**{"with": ["other"]})
     code, _, err = run("verify-bundle", VALID, *TRUST, "--previous", bundle.path)
-    assert code == 2
+    assert code == 3
     assert "signed by none of the trusted keys" in err
 
 
@@ -178,7 +204,7 @@ def test_an_earlier_release_with_anothers_signature_is_refused(run, tmp_path):
     bundle = Bundle(tmp_path)
     bundle.apply([{"do": "seal", "statement": {"/subject/0/digest/sha256": "1" * 64}}])
     code, _, err = run("verify-bundle", VALID, *TRUST, "--previous", bundle.path)
-    assert code == 2
+    assert code == 3
     assert "another bundle" in err
 
 
@@ -346,3 +372,345 @@ def test_progress_is_a_bar_on_a_terminal():
         with bars.step("Working", total, unit=unit) as step:
             step.advance(3)
     assert "Working" in screen.getvalue()
+
+
+def screen(capsys, rerunner) -> list[str]:
+    """What is printed about the valid bundle after a re-run by ``rerunner``."""
+    keys = load_keys((KEYS / "trust.pem").read_bytes(), name="trust")
+    clock = lambda: "2026-01-01T00:00:00.000Z"  # noqa: E731
+    show_report(verify(lambda: open_bag(VALID), "tiny", keys, clock=clock, rerunner=rerunner))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 24
+    return lines
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SandboxUnavailableError(
+            "no sandbox works here, so nothing of the bundle was executed; tried bubblewrap: this looks like a"
+            " container whose seccomp profile or masked /proc stops bwrap: bwrap: Creating new namespace failed:"
+            " Operation not permitted; sandlock: it is not installed",
+            remedy="(1) Run the container with --security-opt seccomp=unconfined --security-opt"
+            " apparmor=unconfined --security-opt systempaths=unconfined, run outside the container, or use"
+            " sandlock. (2) Install it: pip install aisdp-bundler[sandlock]",
+        ),
+        EnvironmentNotRecreatableError(
+            "4 declared packages are not installed for /tmp/other/bin/python: mlflow, numpy, torch, safetensors",
+            remedy="Install the declared versions: /tmp/other/bin/python -m pip install mlflow==3.0.0 numpy==2.3.1"
+            " torch==2.13.0 safetensors==0.5 (the whole list is data/environment/requirements.txt in the bundle).",
+        ),
+    ],
+)
+@pytest.mark.parametrize("apart", [True, False])
+def test_why_nothing_was_re_run_is_told_in_full(capsys, monkeypatch, error, apart):
+    monkeypatch.setenv("COLUMNS", "80")
+    if not apart:
+        error = type(error)(f"{error.message} {error.remedy}")
+
+    def refuse(evidence):
+        raise error
+
+    lines = screen(capsys, refuse)
+    text = " ".join(" ".join(lines).split())
+    assert error.message in text
+    assert error.remedy in text
+    assert any(line.startswith("  → ") for line in lines) == apart
+    assert sum("reproduction" in line for line in lines) == 2
+
+
+def test_what_differs_in_a_re_run_is_told_in_full(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    words = (
+        "not bitwise on this machine: tensor layers.0.weight differs first by at most 1.19e-07; 5 of 12 metrics"
+        " differ, first validation_loss at step 3; knobs that differ: package numpy, package torch, cpu_model,"
+        " blas_threads, mkl_cbwr, cpu_flags"
+    )
+    finding = Finding(code="rerun-not-bitwise", severity="warning", subject="run-c", message=words)
+    lines = screen(capsys, lambda evidence: RerunOutcome(rerun=None, findings=(finding,)))
+    assert words in " ".join(" ".join(lines).split())
+    assert lines[4].startswith("  "), "a hanging indent"
+
+
+def test_many_long_findings_are_cut_to_one_screen(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    findings = tuple(
+        Finding(
+            code=f"code-{n}",
+            severity="error",
+            subject="x",
+            message="word " * 200,
+            remedy="do " * 200,
+        )
+        for n in range(9)
+    )
+    lines = screen(capsys, lambda evidence: RerunOutcome(rerun=None, findings=findings))
+    assert any("more kinds of findings" in line for line in lines)
+    lines = screen(capsys, lambda evidence: RerunOutcome(rerun=None, findings=findings[:1]))
+    assert sum("word word" in line for line in lines) in {7, 8}
+    assert sum(line.endswith("…") for line in lines) == 3
+
+
+def test_without_a_key_the_option_is_named(run):
+    code, out, _ = run("verify-bundle", VALID)
+    assert code == 6
+    lines = out.splitlines()
+    assert (
+        "  → use --trust FILE.pem with the provider's public key, from outside the bundle" in lines
+    )
+    assert max(map(len, lines)) <= 80
+
+
+def test_bundle_and_signer_are_named_in_full(run):
+    _, out, _ = run("verify-bundle", VALID, *TRUST)
+    digest = digest_bytes((VALID / "tagmanifest-sha256.txt").read_bytes())
+    (key,) = load_keys((KEYS / "trust.pem").read_bytes(), name="trust")
+    assert out.splitlines()[1:3] == [f"bundle sha256:{digest}", f"signed by {key.keyid}"]
+
+
+def test_what_was_built_is_counted_and_wrapped(capsys, monkeypatch, provider, tmp_path):
+    monkeypatch.setenv("COLUMNS", "80")
+    tiny.FakeImporter.runs = provider.runs
+    path = provider.write_config()
+    built = build(
+        Request(
+            config=load(path),
+            base=path.parent,
+            target=tmp_path / "b",
+            signer=load_signer(KEYS / "key.pem"),
+        )
+    )
+    gap = Gap(
+        level="required",
+        point="Annex IV 2(a)",
+        subject="run",
+        code="x",
+        message="long " * 30,
+        remedy="do " * 60,
+    )
+    log = replace(built.index.log, size=10)
+    index = replace(built.index, gaps=(gap,), log=log)
+    finding = Finding(
+        code="gate-failed", severity="error", subject="gate", message="bad", remedy="fix"
+    )
+    show_built(replace(built, index=index, findings=(finding,)))
+    lines = capsys.readouterr().out.splitlines()
+    assert "9 runs (10 lines) in the log" in " ".join(" ".join(lines).split())
+    assert "  1 evidence gap (it is in the bundle and on the site):" in lines
+    start = next(n for n, line in enumerate(lines) if "required run" in line)
+    assert lines[start + 1].startswith("    long")
+    assert any(line.startswith("    → do do") for line in lines)
+    assert lines[-1].startswith("      do do")
+    assert any("✗ gate-failed" in line for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("option", ["--report", "--keep"])
+@pytest.mark.parametrize("place", ["x", "data/runs/x", ".", "../link/x"])
+def test_nothing_is_written_into_the_bundle_that_is_verified(run, tmp_path, option, place):
+    bundle = Bundle(tmp_path)
+    (tmp_path / "link").symlink_to(bundle.path)
+    (bundle.path / "bagit.txt").unlink()
+    before = sorted(bundle.path.rglob("*"))
+    code, _, err = run("verify-bundle", bundle.path, *TRUST, option, bundle.path / place)
+    assert code == 2
+    assert "beside it" in err
+    assert sorted(bundle.path.rglob("*")) == before
+
+
+def test_a_report_does_not_replace_the_archive_it_is_about(run, tmp_path):
+    archive = tmp_path / "b.tar"
+    archive.write_bytes(b"x")
+    code, _, _ = run("verify-bundle", archive, *TRUST, "--report", archive)
+    assert code == 2
+    assert archive.read_bytes() == b"x"
+
+
+def test_nothing_is_written_into_another_bundle(run, provider, tmp_path):
+    inside = Bundle(tmp_path).path / "x"
+    tiny.FakeImporter.runs = provider.runs
+    key = ["--key", KEYS / "key.pem"]
+    for words in (
+        ["build-bundle", provider.write_config(), "-o", inside, *key],
+        ["bundler", "site", VALID, "-o", inside],
+        ["bundler", "site", inside.parent, "-o", inside],
+        ["bundler", "keygen", "-o", inside],
+        ["verify-bundle", VALID, *TRUST, "--report", inside],
+    ):
+        code, _, err = run(*words)
+        assert code == 2
+        assert "beside it" in err
+        assert not inside.exists()
+
+
+LOCALES = {
+    "latin-1": {"PYTHONIOENCODING": "latin-1"},
+    "ascii": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "utf-8": {"PYTHONIOENCODING": "utf-8"},
+}
+
+
+def command(name, *words, **options):
+    """The command as a process of its own."""
+    entry = {"bundler": "main"}.get(name, name.replace("-", "_"))
+    return subprocess.Popen(
+        [sys.executable, "-c", f"from bundler.cli import {entry}; {entry}()", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("name", LOCALES)
+def test_every_command_works_whatever_the_output_can_encode(tmp_path, name):
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("LC_", "LANG", "PYTHON"))
+    }
+    env |= LOCALES[name]
+    place = tmp_path / "Prüfung\udcff"
+    place.mkdir()
+    (place / "repository").mkdir()
+    (place / "bundle.yaml").write_text("system: [ü")
+
+    def say(code, *words):
+        process = command(*words, env=env, cwd=place)
+        out, err = process.communicate()
+        assert process.returncode == code, err
+        assert b"Traceback" not in err
+        return out.decode("utf-8" if name == "utf-8" else "latin-1", "replace")
+
+    sign = "✓" if name == "utf-8" else "+"
+    assert f"{sign} met      integrity" in say(0, "verify-bundle", VALID, *TRUST)
+    assert ("→" if name == "utf-8" else "> use") in say(6, "verify-bundle", VALID)
+    say(0, "bundler", "keygen", "-o", place / "ключ")
+    say(0, "bundler", "init", place / "repository")
+    say(2, "build-bundle", place / "bundle.yaml", "-o", place / "b", "--key", KEYS / "key.pem")
+    say(0, "bundler", "site", VALID, "-o", place / "site")
+    say(3, "verify-bundle", place / "nowhere", *TRUST)
+
+
+def test_what_was_built_can_be_told_in_any_encoding(capsys, monkeypatch, provider, run, tmp_path):
+    tiny.FakeImporter.runs = provider.runs
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", out)
+    code, _, _ = run(
+        "build-bundle", provider.write_config(), "-o", tmp_path / "b", "--key", KEYS / "key.pem"
+    )
+    out.flush()
+    assert code == 0
+    assert out.buffer.getvalue().startswith(b"+ ")
+
+
+def test_only_what_cannot_be_encoded_is_replaced():
+    assert _replace(UnicodeEncodeError("ascii", "a✓é→", 1, 4, "")) == ("+\\xe9>", 4)
+    error = UnicodeDecodeError("ascii", b"\xff", 0, 1, "")
+    with pytest.raises(UnicodeDecodeError):
+        _replace(error)
+
+
+STARTED = """
+import builtins
+import signal
+import sys
+from bundler.cli import verify_bundle
+# A test run in the background of a shell hands down that Ctrl-C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+real = builtins.__import__
+def tell(name, *rest, **more):
+    if name == "bundler.cli.door":
+        builtins.__import__ = real
+        sys.stderr.write("started\\n")
+        sys.stderr.flush()
+    return real(name, *rest, **more)
+builtins.__import__ = tell
+verify_bundle()
+"""
+
+
+def test_an_early_ctrl_c_leaves_no_traceback():
+    """From the first import of the entry point on; before that, Python itself answers."""
+    seen = set()
+    for delay in [n * 0.012 for n in range(20)]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", STARTED, str(VALID), *TRUST],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stderr.readline() == b"started\n"
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+        assert b"Traceback" not in err, err
+        assert process.returncode in {0, 130}
+        if process.returncode == 130:
+            assert b"stopped: nothing half-made" in err
+        seen.add(process.returncode)
+    assert 130 in seen
+
+
+def test_an_interruption_that_a_library_turns_into_another_error_is_still_one(run, monkeypatch):
+    def turn(*arguments, **options):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            raise ImportError("half a module") from None
+
+    monkeypatch.setattr("bundler.cli.commands.run_init", turn)
+    code, _, err = run("bundler", "init")
+    assert code == 130
+    assert "half a module" not in err
+
+
+def test_an_interruption_that_python_drops_is_asked_for_again(run, monkeypatch):
+    class Dropping:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+
+    def work(*arguments, **options):
+        Dropping()
+        time.sleep(5)
+
+    monkeypatch.setattr("bundler.cli.commands.run_init", work)
+    started = time.monotonic()
+    assert run("bundler", "init")[0] == 130
+    assert time.monotonic() - started < 4
+
+
+def test_a_job_that_ignores_ctrl_c_goes_on_doing_so(monkeypatch):
+    monkeypatch.setattr("sys.unraisablehook", sys.unraisablehook)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        _Stop()
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def test_a_bundle_that_was_whole_when_it_was_stopped_is_named(run, monkeypatch, provider, tmp_path):
+    tiny.FakeImporter.runs = provider.runs
+
+    def stopped(built):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bundler.cli.console.show_built", stopped)
+    words = [
+        "build-bundle",
+        provider.write_config(),
+        "-o",
+        tmp_path / "b",
+        "--key",
+        KEYS / "key.pem",
+    ]
+    code, _, err = run(*words)
+    assert code == 130
+    assert f"the bundle {tmp_path / 'b'} is complete" in err
+    code, _, err = run(*words)
+    assert code == 8
+    assert "is complete" not in err

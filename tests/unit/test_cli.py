@@ -43,6 +43,14 @@ COMMANDS = {
 TRUST = ["--trust", str(KEYS / "trust.pem")]
 
 
+@pytest.fixture(autouse=True)
+def listening():
+    """SIGINT as at a terminal: a job in the background, as a CI's may be, starts with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Run a command; return (exit code, standard output, standard error)."""

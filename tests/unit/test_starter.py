@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler import importers, starter
+from bundler import importers
 from bundler.config import load
 from bundler.errors import OutputError, UsageError
 from bundler.records import CodeVersion, MetricPoint
@@ -161,7 +161,7 @@ def test_what_cannot_be_shipped_is_no_input(kind, repository, monkeypatch):
         data.rename(repository / place)
         tiny_git(repository, "add", ".")
     elif kind == "large":
-        monkeypatch.setattr(starter, "MAX_DATA", 10)
+        monkeypatch.setattr("bundler.starter.detection.MAX_DATA", 10)
     else:
         monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(repository.parent))
         shutil.rmtree(repository / ".git")

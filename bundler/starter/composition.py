@@ -1,0 +1,255 @@
+"""The text of ``bundle.yaml``: every detected value with its origin, every open question marked."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from bundler import importers
+from bundler.importers.model import ImportedRun
+from bundler.starter.detection import (
+    ENVIRONMENTS,
+    ROLES,
+    SHOWN,
+    Detected,
+    keys_of,
+    names_with,
+    paths_of,
+    share,
+    shortened,
+)
+
+
+def compose(found: Detected) -> str:
+    """The text of ``bundle.yaml``."""
+    lines = [
+        "# What goes into the evidence bundle. Written by `bundler init`; every key is in docs/bundle-yaml.md.",
+        "# Values that were detected say where they came from. TODO marks what only a human can know.",
+        *(f"# {_comment(note)}" for note in found.notes),
+        "",
+        "version: 1",
+        "",
+        *_system(),
+        *_sources(found),
+        *_facts(found),
+        *_selection(found),
+        *_reproducibility(),
+        *_gates(found),
+        *_training(found),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _system() -> Iterator[str]:
+    yield "system:"
+    yield "  name: TODO                # one log of runs belongs to one system: keep the name over releases"
+    yield "  version: TODO"
+    yield "  provider: TODO            # legal name (Annex IV 1(a))"
+    yield "  intended_purpose: TODO    # Annex IV 1(a)"
+    yield '  annex_iii: null           # such as "5(b)" for credit scoring'
+    yield "  responsible: TODO         # who signs for the tests (Annex IV 2(g))"
+    yield ""
+
+
+def _sources(found: Detected) -> Iterator[str]:
+    yield "sources:"
+    if found.store is None:
+        yield "  - tracker: TODO           # known: " + ", ".join(importers.names())
+        yield "    store: TODO             # no store was found here"
+    else:
+        yield _entry("  - tracker", found.tracker, f"{found.store} is a store of this tracker")
+        yield _entry("    store", found.store, "found in this folder")
+        yield _entry(
+            "    experiment",
+            found.experiment,
+            f"has {_count(len(found.runs))}, {'all are' if len(found.runs) != 1 else 'which is'} imported",
+        )
+        if found.artefacts:
+            yield _entry(
+                "    artefacts", found.artefacts, "folder of the artefact server, found here"
+            )
+    yield ""
+
+
+def _facts(found: Detected) -> Iterator[str]:
+    yield "facts:                      # where the runs keep what the record needs"
+    yield _named(
+        found,
+        "  seed",
+        "parameters",
+        keys_of(found.runs, "parameters"),
+        ("seed",),
+        "parameters.seed",
+    )
+    tags = keys_of(found.runs, "tags")
+    yield _named(found, "  code_dirty", "tags", tags, ("dirty",))
+    yield _named(found, "  data_sha256", "tags", tags, ("sha256",))
+    yield _named(found, "  data_version", "tags", tags, ("data.version", "data_version"))
+    paths = paths_of(found.runs)
+    yield _named(found, "  environment", "artefacts", paths, ENVIRONMENTS)
+    models = [path for path in paths if path.endswith((".safetensors", ".pt", ".onnx", ".pkl"))]
+    if models:
+        more = f"; also: {shortened(models[1:])}" if models[1:] else ""
+        yield _entry("  model", models[0], f"an artefact of {share(paths[models[0]], found)}{more}")
+    else:
+        yield "  model: null               # TODO: path of the model artefact; none was recognised"
+    yield "  metrics:                  # roles by name; * and ? match; check them"
+    names = sorted({point.metric for run in found.runs for point in run.points})
+    for role, prefixes in ROLES.items():
+        matching = [name for name in names if name.startswith(prefixes)]
+        yield _entry(f"    {role}", matching, "from the names in the store")
+    yield ""
+
+
+def _selection(found: Detected) -> Iterator[str]:
+    metric = next(iter(_selection_metrics(found)), None)
+    yield "selection:"
+    yield "  run: TODO                 # the tracker's id of the selected run"
+    if metric is not None:
+        yield _comment(f"  #   best by {metric}, highest first; look at the direction:")
+        best = _best(found.runs, metric)
+        for run, value in best[:SHOWN]:
+            yield _comment(f"  #   {run.source.run_id}  {value:.6g}  {run.name}")
+        if len(best) > SHOWN:
+            yield f"  #   … and {len(best) - SHOWN} more"
+    others = shortened(_selection_metrics(found))
+    yield _entry(
+        "  metric", metric or "TODO", f"TODO: choose; validation metrics are: {others or 'none'}"
+    )
+    yield "  direction: maximise       # TODO: or minimise"
+    yield "  rationale: TODO           # why this model (Annex IV 2(b))"
+    yield "  declared_at: null         # TODO: date on which these criteria were fixed (Art. 9(8))"
+    yield '  constraints: []           # such as {metric: val_disparity, comparator: "<=", threshold: 0.2}'
+    seeds = Counter(
+        str(run.parameters.get("seed")) for run in found.runs if "seed" in run.parameters
+    )
+    if seeds:
+        listed = shortened(f"{seed} in {_count(count)}" for seed, count in seeds.most_common())
+        yield _comment(f"  # seeds found in the parameters: {listed}")
+    yield "  eligible: {}              # such as {seed: [42]}: the competition is held at one seed"
+    yield ""
+
+
+def _reproducibility() -> Iterator[str]:
+    yield "reproducibility:"
+    yield "  level: bitwise            # TODO: or statistical"
+    yield "  mechanisms: []            # TODO: seeds, deterministic algorithms, thread counts, pinned versions"
+    yield "  factors_of_variation: []  # TODO: what changes the result although the specification is the same"
+    yield "  tolerances: []            # TODO: absolute margins, such as {metric: holdout_auc, margin: 0.01}"
+    yield "  limitations: []           # TODO"
+    yield ""
+
+
+def _gates(found: Detected) -> Iterator[str]:
+    names = sorted({point.metric for run in found.runs for point in run.points})
+    holdout = [name for name in names if name.startswith(ROLES["hold-out"])]
+    yield "gates: []                   # TODO: such as the one below; see docs/statistics.md"
+    usual = [name for name in holdout if "auc" in name.lower() or "acc" in name.lower()]
+    metric = next(iter(usual or holdout), "holdout_auc")
+    # Another kind would give a variance that is not that of the metric.
+    kind = "auc, dataset_role: holdout, positives: 60"
+    if "auc" not in metric.lower():
+        kind = "proportion, dataset_role: holdout"
+    yield _comment(f"#  hold-out metrics in the store: {shortened(holdout) or 'none'}")
+    yield "#  - name: performance"
+    yield "#    category: performance"
+    yield f"#    metric: {_quoted(metric)}"
+    yield '#    comparator: ">="'
+    yield "#    threshold: 0.7"
+    yield f"#    sampling: {{kind: {kind}}}"
+    yield ""
+
+
+def _training(found: Detected) -> Iterator[str]:
+    script = next((run.code.entry_point for run in found.runs if run.code.entry_point), None)
+    parameters = keys_of(found.runs, "parameters")
+    words = ["{python}", script or "TODO"]
+    for name in sorted(parameters):
+        words += [
+            f"--{name.replace('_', '-')}",
+            "{seed}" if name == "seed" else f"{{parameter.{name}}}",
+        ]
+    yield "training:                   # how a verifier repeats the training of the selected run"
+    yield _entry("  code", ".", "this folder, as committed")
+    yield "  # TODO: check the options: they are the names of the parameters, the script may call them otherwise"
+    yield _entry("  command", words, "entry point and parameters recorded by the runs")
+    note = "TODO: files that it reads, {data: data/file.csv}, used as {input.data}"
+    yield _entry("  inputs", found.inputs, found.inputs_note or note)
+    if found.tracker == "mlflow":
+        yield "  environment:              # MLflow writes into the output folder, without a server"
+        yield '    MLFLOW_TRACKING_URI: "file://{out}/mlruns"'
+        yield '    MLFLOW_ALLOW_FILE_STORE: "true"'
+        tensors = sorted(
+            {a.path for run in found.runs for a in run.artefacts if a.path.endswith(".safetensors")}
+        )
+        yield "  outputs:"
+        yield "    tracker: mlflow"
+        yield "    location: mlruns"
+        yield _entry("    tensors", tensors, "safetensors artefacts of the runs")
+    else:
+        yield "  outputs: {tracker: TODO, location: TODO}"
+    if found.lock:
+        yield _entry("  lock", found.lock, f"found: {', '.join(found.locks)}")
+    else:
+        yield "  lock: null                # TODO: requirements with pinned versions and hashes"
+
+
+def _entry(key: str, value: Any, why: str) -> str:
+    """A line of YAML; JSON is YAML, so JSON spells the value."""
+    return f"{key}: {_quoted(value)}  # {_comment(why)}"
+
+
+def _quoted(value: Any) -> str:
+    """``value`` as JSON that YAML reads as the same: without pairs of surrogates and bare control characters."""
+    return "".join(map(_escaped, json.dumps(value, ensure_ascii=False)))
+
+
+def _comment(text: str) -> str:
+    """``text`` on one line: names of experiments and runs may hold anything, a line of YAML included."""
+    return "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    code = ord(character)
+    return f"\\U{code:08x}" if code > 0xFFFF else f"\\u{code:04x}"
+
+
+def _named(  # noqa: PLR0913  # a line of the file: key, where to look, what for
+    found: Detected,
+    key: str,
+    group: str,
+    present: Counter[str],
+    words: tuple[str, ...],
+    default: str | None = None,
+) -> str:
+    """The fact whose name holds one of ``words``, most frequent first."""
+    names = names_with(present, words)
+    if not names:
+        return f"{key}: {json.dumps(default)}  # TODO: not found among the {group}"
+    more = f"; also: {shortened(names[1:])}" if names[1:] else ""
+    return _entry(key, f"{group}.{names[0]}", f"in {share(present[names[0]], found)}{more}")
+
+
+def _count(runs: int) -> str:
+    return f"{runs} run" if runs == 1 else f"{runs} runs"
+
+
+def _selection_metrics(found: Detected) -> list[str]:
+    names = sorted({point.metric for run in found.runs for point in run.points})
+    validation = [name for name in names if name.startswith(ROLES["validation"])]
+    return sorted(
+        validation, key=lambda name: (not name.startswith("best"), "auc" not in name, name)
+    )
+
+
+def _best(runs: Sequence[ImportedRun], metric: str) -> list[tuple[ImportedRun, float]]:
+    values = []
+    for run in runs:
+        points = [point.value for point in run.points if point.metric == metric]
+        if points and run.status == "finished" and points[-1] == points[-1]:  # not NaN
+            values.append((run, points[-1]))
+    return sorted(values, key=lambda pair: -pair[1])

@@ -143,6 +143,11 @@ def _data(
     )
 
 
+def seed_of(value: Scalar) -> int | None:
+    """The seed that a tracker's ``value`` spells, or ``None``."""
+    return _seed(value, [])
+
+
 def _seed(value: Scalar, flags: list[FidelityFlag]) -> int | None:
     if value is None:
         return None

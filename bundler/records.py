@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, NamedTuple
 
 from bundler.manifest import ResourceDescriptor, path_problem
@@ -152,6 +153,14 @@ class RunRecord:
             return self.tags.get(name)
         if group == "environment":
             return self.environment.get(name)
+        return None
+
+
+def moment(text: str | None) -> datetime | None:
+    """The time that ``text`` (RFC 3339) says, or ``None`` where it says none, such as month 13."""
+    try:
+        return None if text is None else datetime.fromisoformat(text)
+    except ValueError:
         return None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from bundler.records import MetricPoint, MetricRole, RunRecord, Scalar, number
 from bundler.report import Finding, Knob, MetricComparison, TensorComparison
@@ -119,8 +119,12 @@ def judge(
     metrics: tuple[MetricComparison, ...],
     tensors: tuple[TensorComparison, ...],
     knobs: tuple[Knob, ...],
+    decisive: Collection[str],
 ) -> Iterator[Finding]:
-    """Findings of one comparison; for BITWISE only the note on what it does not show."""
+    """Findings of one comparison; for BITWISE only the note on what it does not show.
+
+    ``decisive`` names the metrics that selection and gates rest on. Others, such as durations, contradict nothing.
+    """
     if is_bitwise(metrics, tensors):
         yield Finding(
             code="rerun-bitwise-scope",
@@ -131,7 +135,7 @@ def judge(
         )
         return
     if tensors and all(each.equal for each in tensors):
-        yield from _contradictions(run, metrics)
+        yield from _contradictions(run, metrics, decisive)
     if not tensors:
         yield Finding(
             code="rerun-no-tensors",
@@ -148,11 +152,13 @@ def judge(
     )
 
 
-def _contradictions(run: str, metrics: tuple[MetricComparison, ...]) -> Iterator[Finding]:
+def _contradictions(
+    run: str, metrics: tuple[MetricComparison, ...], decisive: Collection[str]
+) -> Iterator[Finding]:
     """The same weights, bit for bit, cannot come with other results, whatever tolerance was declared."""
     for each in metrics:
         left, right = each.declared, each.rerun
-        if each.role == "other" or left is None or right is None or left == right:
+        if each.metric not in decisive or left is None or right is None or left == right:
             continue
         if isinstance(left, float) and isinstance(right, float):
             # Scoring on another machine may change the last digits of a mean, and no more.

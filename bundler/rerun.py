@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -25,7 +24,7 @@ from bundler.importers.model import ImportedRun
 from bundler.lockfiles import parse_requirements
 from bundler.placeholders import expand, problems, values_for
 from bundler.progress import Progress
-from bundler.records import MetricPoint, RunRecord, Scalar, artefact_location
+from bundler.records import MetricPoint, RunRecord, Scalar, artefact_location, moment
 from bundler.report import Finding, Knob, MetricComparison, Rerun, TensorComparison
 from bundler.reproduction import compare_metrics, differing_knobs, is_bitwise, judge, same_training
 from bundler.spec import TrainingSpec
@@ -164,7 +163,8 @@ def _workplace(keep: Path | None) -> Iterator[Path]:
         keep.mkdir(parents=True, exist_ok=False)
         yield keep.resolve()
         return
-    place = Path(tempfile.mkdtemp(prefix="aisdp-rerun-"))
+    # Resolved, because what the training leaves is held against it, and TMPDIR may be a link.
+    place = Path(tempfile.mkdtemp(prefix="aisdp-rerun-")).resolve()
     try:
         yield place
     finally:
@@ -242,7 +242,7 @@ def _compare(
         *same_training(declared, rerun),
         *given_results(evidence),
         *_too_fast(execution),
-        *judge(declared.id, metrics, tensors, (*execution.software, *knobs)),
+        *judge(declared.id, metrics, tensors, (*execution.software, *knobs), _decisive(evidence)),
     )
     report = execution.report(
         "bitwise" if bitwise else "not bitwise",
@@ -254,13 +254,23 @@ def _compare(
     return RerunOutcome(rerun=report, findings=findings)
 
 
+def _decisive(evidence: Evidence) -> set[str]:
+    """The metrics that the selection and the gates rest on."""
+    index = evidence.contents.index
+    return {
+        index.selection.metric,
+        *(condition.metric for condition in index.selection.constraints),
+        *(gate.metric for gate in index.gates),
+    }
+
+
 def _too_fast(execution: _Execution) -> Iterator[Finding]:
     """A run that needs a small part of the recorded time may have had its result at hand."""
     declared, seconds = execution.declared, execution.outcome.wall_seconds
-    if declared.started_at is None or declared.ended_at is None:
+    started, ended = moment(declared.started_at), moment(declared.ended_at)
+    if started is None or ended is None:
         return
-    started = datetime.fromisoformat(declared.started_at)
-    recorded = (datetime.fromisoformat(declared.ended_at) - started).total_seconds()
+    recorded = (ended - started).total_seconds()
     if seconds < TOO_FAST * recorded:
         yield _warning(
             "rerun-too-fast",

@@ -35,9 +35,10 @@ def counted_rows(gate: Gate, rows: int) -> int | None:
     sampling = gate.sampling
     if sampling is None or sampling.kind != "proportion":
         return rows
-    if sampling.denominator is not None:
+    partial = any(word in gate.metric.lower() for word in CONDITIONAL)
+    if sampling.denominator is not None and not (partial and sampling.denominator >= rows):
         return min(sampling.denominator, rows)
-    return None if any(word in gate.metric.lower() for word in CONDITIONAL) else rows
+    return None if partial else rows
 
 
 def holdout_variance(sampling: Sampling, estimate: float, rows: int) -> float | None:

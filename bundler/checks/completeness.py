@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from bundler import canonical, codec, requirements
 from bundler.checks.model import Evidence, finding
-from bundler.facts import roles
+from bundler.facts import roles, seed_of
 from bundler.history import read_points, summarise
 from bundler.lockfiles import parse_requirements
 from bundler.manifest import CODE, DATASETS, INDEX, RECORDS
 from bundler.placeholders import problems
-from bundler.records import RunRecord, Scalar, artefact_location, history_location
+from bundler.records import RunRecord, artefact_location, history_location, moment
 from bundler.report import Finding
 from bundler.spec import BUNDLE_SCHEMAS, Gap, TrainingSpec
 
@@ -75,7 +76,7 @@ def record_amendments(evidence: Evidence) -> Iterator[Finding]:
             f"line {number} replaces an earlier record of this run",
             "note",
         )
-        if earlier.status == "finished" and _result(earlier) != _result(record):
+        if earlier.status == "finished" and _changed(earlier, record):
             yield finding(
                 "log-result-amended",
                 record.id,
@@ -85,11 +86,19 @@ def record_amendments(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
-def _result(record: RunRecord) -> tuple[Any, ...]:
-    """What cannot change once a run has finished. Roles of metrics are the provider's words for them."""
-    metrics = {(each.name, each.points, each.last, each.last_step) for each in record.metrics}
-    data = {(each.role, each.sha256, each.rows) for each in record.data}
-    return record.status, record.seed, dict(record.parameters), data, metrics
+def _changed(earlier: RunRecord, later: RunRecord) -> bool:
+    """Whether ``later`` gives a known fact of a finished run another value. A fact that becomes known is no change."""
+    if earlier.seed is not None and later.seed != earlier.seed:
+        return True
+    known = {(each.role, each.sha256) for each in earlier.data if each.sha256 is not None}
+    if not known <= {(each.role, each.sha256) for each in later.data}:
+        return True
+    # Roles of metrics are the provider's words for them.
+    results = (
+        (each.status, dict(each.parameters), [(m.name, m.points, m.last) for m in each.metrics])
+        for each in (earlier, later)
+    )
+    return next(results) != next(results)
 
 
 def record_consistency(evidence: Evidence) -> Iterator[Finding]:
@@ -97,11 +106,19 @@ def record_consistency(evidence: Evidence) -> Iterator[Finding]:
     contents = evidence.contents
     index = contents.index
     for record in contents.records:
-        if record.started_at and record.ended_at and record.ended_at < record.started_at:
+        started, ended = moment(record.started_at), moment(record.ended_at)
+        if (started is None, ended is None) != (record.started_at is None, record.ended_at is None):
+            yield finding("record-times", record.id, "a time is none that the calendar has")
+        elif started and ended and ended < started:
             yield finding("record-times", record.id, "ended before it started")
-        if record.seed is not None and not _is_seed(record.fact(index.facts.seed), record.seed):
+        fact = record.fact(index.facts.seed)
+        if record.seed is not None and seed_of(fact) != record.seed:
+            # A run of an earlier release may keep its seed where an earlier fact map said.
             yield finding(
-                "record-seed", record.id, f"seed {record.seed} is not what {index.facts.seed} says"
+                "record-seed",
+                record.id,
+                f"seed {record.seed} is not what {index.facts.seed} says",
+                "warning" if fact is None else "error",
             )
     chosen = contents.record(index.selection.run)
     if chosen is not None and chosen.deleted:
@@ -121,11 +138,6 @@ def record_consistency(evidence: Evidence) -> Iterator[Finding]:
     for gate in index.gates:
         if gate.metric not in known:
             yield finding("gate-unknown-metric", gate.metric, "no run has a metric of this name")
-
-
-def _is_seed(fact: Scalar, seed: int) -> bool:
-    """Whether ``fact`` spells ``seed``; a tracker may keep it as text."""
-    return str(fact).strip() == str(seed)
 
 
 def record_histories(evidence: Evidence) -> Iterator[Finding]:
@@ -150,12 +162,31 @@ def _history_findings(evidence: Evidence, record: RunRecord, path: str) -> Itera
         return
     points = list(read_points(evidence.files.read(path), name=path))
     known = roles(evidence.contents.index.facts, {point.metric for point in points})
-    if summarise(points, known) != record.metrics:
+    expected = summarise(points, known)
+    if expected == record.metrics:
+        return
+    unnamed = [
+        tuple(replace(each, role="other") for each in group) for group in (expected, record.metrics)
+    ]
+    if unnamed[0] == unnamed[1] and record in _earlier_log(evidence):
         yield finding(
-            "history-summary",
+            "history-roles",
             record.id,
-            "the summary of the metrics does not follow from the history",
+            "its metrics have the roles of an earlier release's fact map",
+            "note",
         )
+        return
+    yield finding(
+        "history-summary",
+        record.id,
+        "the summary of the metrics does not follow from the history",
+    )
+
+
+def _earlier_log(evidence: Evidence) -> tuple[RunRecord, ...]:
+    """The records that the release before signed already."""
+    previous = evidence.contents.index.previous
+    return evidence.contents.log[: previous.log.size] if previous is not None else ()
 
 
 def record_artefacts(evidence: Evidence) -> Iterator[Finding]:
@@ -187,17 +218,22 @@ def record_artefacts(evidence: Evidence) -> Iterator[Finding]:
 
 def evidence_gaps(evidence: Evidence) -> Iterator[Finding]:
     """What is asked for and not shown, recomputed. What the build alone could see is shown as the provider's words."""
-    found = tuple(requirements.gaps(_declared(evidence)))
-    admitted = evidence.contents.index.gaps
-    for gap in found:
-        if gap not in admitted:
+    found = {_gap_key(gap): gap for gap in requirements.gaps(_declared(evidence))}
+    admitted = {_gap_key(gap): gap for gap in evidence.contents.index.gaps}
+    for key, gap in found.items():
+        if key not in admitted:
             yield finding(
                 "gap-not-admitted", gap.subject, f"the bundle does not admit: {gap.message}"
             )
         yield _gap_finding(gap, gap.message)
-    for gap in admitted:
-        if gap not in found:
+    for key, gap in admitted.items():
+        if key not in found:
             yield _gap_finding(gap, f"the provider says: {gap.message}")
+
+
+def _gap_key(gap: Gap) -> tuple[str, ...]:
+    """What a gap is about; its words may be put better in a later version of this program."""
+    return gap.code, gap.level, gap.subject
 
 
 def _gap_finding(gap: Gap, message: str) -> Finding:

@@ -8,7 +8,7 @@ from typing import Any
 from bundler.checks.model import Evidence, finding
 from bundler.evidence import Contents
 from bundler.facts import roles
-from bundler.records import MetricSummary, RunRecord
+from bundler.records import RunRecord
 from bundler.report import Finding
 from bundler.selection import repetitions, same_configuration
 
@@ -56,59 +56,70 @@ def gate_repetitions(evidence: Evidence) -> Iterator[Finding]:
     if chosen is None or not contents.index.gates:
         return
     alike = same_configuration(selected, contents.records, facts)
-    for gate in contents.index.gates:
-        by_seed: dict[int | None, set[float]] = {}
+    margins = {each.metric: each.margin for each in contents.index.reproducibility.tolerances}
+    for metric in sorted({gate.metric for gate in contents.index.gates}):
+        # Runs that did not finish as well: a value that they gave is a result.
+        by_seed: dict[int | None, list[float]] = {}
         for record in alike:
-            value = record.value(gate.metric)
-            if record.status == "finished" and value is not None:
-                by_seed.setdefault(record.seed, set()).add(value)
+            value = record.value(metric)
+            if value is not None:
+                by_seed.setdefault(record.seed, []).append(value)
         for seed, values in by_seed.items():
-            if len(values) > 1:
+            if max(values) - min(values) > margins.get(metric, 1e-6):
                 yield finding(
                     "gate-seed-repeated",
-                    gate.metric,
-                    f"runs of the selected configuration with seed {seed} gave {len(values)} different"
-                    " values; only the selected or first one counts",
+                    metric,
+                    f"{len(values)} runs of the selected configuration with seed {seed} differ by more than the"
+                    " declared tolerance; only the selected or first one counts",
                     "warning",
+                    "Ask the provider why the others do not count.",
                 )
-    yield from _copied(repetitions(selected, contents.records, facts))
+    yield from _copied(repetitions(selected, contents.records, facts), facts.model)
     yield from _disguised(contents, chosen)
 
 
-def _copied(runs: Sequence[RunRecord]) -> Iterator[Finding]:
-    """Two seeds that gave the same in every metric are one result told twice."""
-    first: dict[tuple[MetricSummary, ...], RunRecord] = {}
+def _copied(runs: Sequence[RunRecord], model: str | None) -> Iterator[Finding]:
+    """Two seeds that gave the same history and model are one result told twice."""
+    first: dict[object, RunRecord] = {}
     for run in runs:
-        earlier = first.setdefault(run.metrics, run)
-        if earlier is not run and run.metrics:
+        weights = next((each.sha256 for each in run.artefacts if each.path == model), None)
+        earlier = first.setdefault((run.metrics, weights), run)
+        if earlier is not run and any(each.points > 1 for each in run.metrics):
             yield finding(
                 "gate-repetition-copied",
                 run.id,
-                f"has exactly the metrics of run {earlier.id} although the seed is another: a copy, or the seed"
-                " is not used",
+                f"has exactly the metrics and model of run {earlier.id} although the seed is another: a copy, or"
+                " the seed is not used",
                 "warning",
             )
 
 
 def _disguised(contents: Contents, chosen: RunRecord) -> Iterator[Finding]:
-    """Runs that differ from ``chosen`` only in the seed and in parameters that the specified command does not use."""
-    if contents.training is None:
-        return
-    words = " ".join((*contents.training.command, *contents.training.environment.values()))
-    used = {name for name in chosen.parameters if f"{{parameter.{name}}}" in words}
-    seed = contents.index.facts.seed.partition(".")[2]
+    """Runs like ``chosen`` but for a parameter that it does not have, or another description of the same data."""
+    group, _, name = contents.index.facts.seed.partition(".")
+    seed = {name} if group == "parameters" else set()
+    gated = {gate.metric for gate in contents.index.gates}
+    own = {(each.role, each.sha256) for each in chosen.data}
+    digests = {each.sha256 for each in chosen.data if each.sha256}
     for record in contents.records:
         names = chosen.parameters.keys() | record.parameters.keys()
         differing = {
             name for name in names if chosen.parameters.get(name) != record.parameters.get(name)
-        } - {seed}
-        if used and differing and not differing & used and record.seed != chosen.seed:
+        } - seed
+        added = differing and not differing & chosen.parameters.keys()
+        described = {(each.role, each.sha256) for each in record.data}
+        relabelled = (
+            not differing and described != own and digests & {sha256 for _, sha256 in described}
+        )
+        if (added or relabelled) and any(record.value(metric) is not None for metric in gated):
+            what = f"parameters that it has besides ({', '.join(sorted(differing)[:3])})"
             yield finding(
                 "gate-repetition-left-out",
                 record.id,
-                "differs from the selected configuration only in parameters that the specified command"
-                f" does not use ({', '.join(sorted(differing)[:3])}), so it did not count as a repetition",
+                f"is like the selected run but for {what if added else 'how its data are described'}, so it does"
+                " not count as a repetition",
                 "warning",
+                "Ask the provider why it is none.",
             )
 
 

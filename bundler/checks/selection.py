@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 
 from bundler import requirements
 from bundler.checks.model import Evidence, finding
 from bundler.facts import roles
-from bundler.records import RunRecord
+from bundler.records import RunRecord, moment
 from bundler.report import Finding
 from bundler.selection import better, compete
 
@@ -38,34 +39,41 @@ def selection_criteria(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _is_hold_out(metric: str, evidence: Evidence) -> bool:
-    """Whether ``metric`` is a hold-out metric under another name: the same values in three or more runs."""
-    pairs: dict[str, list[bool]] = {}
+    """Whether ``metric`` is a hold-out metric under another name: the same values in nearly all runs.
+
+    Three different values at least, so that metrics which are saturated or constant do not look like copies.
+    """
+    pairs: dict[str, list[tuple[float, float]]] = {}
     for record in evidence.contents.records:
         value = record.value(metric)
         if value is None or record.status != "finished":
             continue
         for other in record.metrics:
-            if other.role == "hold-out" and other.name != metric:
-                pairs.setdefault(other.name, []).append(other.last == value)
-    return any(len(same) >= 3 and all(same) for same in pairs.values())
+            if other.role == "hold-out" and other.name != metric and isinstance(other.last, float):
+                pairs.setdefault(other.name, []).append((value, other.last))
+    for seen in pairs.values():
+        same = [value for value, other in seen if math.isclose(value, other, rel_tol=1e-6)]
+        if len(set(same)) >= 3 and len(same) >= 0.8 * len(seen):
+            return True
+    return False
 
 
 def _late(declared: str | None, records: Sequence[RunRecord]) -> Iterator[Finding]:
     """A finding if the criteria are dated after the first result, whatever became of the run that gave it."""
-    ended = [each.ended_at for each in records if each.metrics and each.ended_at]
-    if declared is None or not ended or not requirements.is_date(declared):
+    ended = [time for each in records if each.metrics and (time := moment(each.ended_at))]
+    said = moment(declared)
+    if declared is None or said is None or not ended or not requirements.is_date(declared):
         return
-    first = datetime.fromisoformat(min(ended))
-    moment = datetime.fromisoformat(declared)
+    first = min(ended)
     if len(declared) <= len("2026-01-01"):
-        late = moment.date() > first.date()
+        late = said.date() > first.date()
     else:
-        late = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) > first
+        late = (said if said.tzinfo else said.replace(tzinfo=UTC)) > first
     if late:
         yield finding(
             "selection-criteria-late",
             "selection.declared_at",
-            f"the criteria are dated {declared}, after the first result of {min(ended)}",
+            f"the criteria are dated {declared}, after the first result of {first:%Y-%m-%d %H:%M} UTC",
             "warning",
         )
 

@@ -438,3 +438,28 @@ def test_what_a_verifier_would_not_accept_is_said_and_strict_refuses_it(
     edit(provider.config)
     assert code in {finding.code for finding in provider.build(tmp_path / "b").findings}
     assert "would not accept" in refused(provider, tmp_path, GapsError, strict=True)
+
+
+def test_a_fact_map_may_change_between_releases(provider, tmp_path):
+    provider.build(tmp_path / "one")
+    provider.runs = [run for run in provider.runs if run.source.run_id != "run-a"]
+    provider.config["facts"]["metrics"]["training"] = []
+    built = provider.build(tmp_path / "two", previous=tmp_path / "one")
+    assert built.findings == ()
+    code, codes = verified(tmp_path / "two")
+    assert code == 0
+    assert "history-roles" in codes
+
+
+def test_a_fact_that_becomes_known_is_no_amendment_of_a_result(provider, tmp_path):
+    del provider.config["facts"]["data_sha256"]
+    provider.build(tmp_path / "one")
+    provider.config["facts"]["data_sha256"] = "tags.data.sha256"
+    built = provider.build(tmp_path / "two", previous=tmp_path / "one")
+    assert built.findings == ()
+
+
+@pytest.mark.parametrize("seed", ["007", "+7", " 7 "])
+def test_a_seed_may_be_spelled_in_any_way_that_is_read(seed, provider, tmp_path):
+    provider.edit("run-c1", lambda run: replace(run, parameters={**run.parameters, "seed": seed}))
+    assert provider.build(tmp_path / "b").findings == ()

@@ -36,8 +36,8 @@ def compare_metrics(declared, rerun, role="hold-out"):
     return reproduction.compare_metrics(declared, rerun, roles)
 
 
-def codes(metrics, tensors, knobs=()):
-    findings = judge("r", metrics, tensors, tuple(knobs))
+def codes(metrics, tensors, knobs=(), decisive=("auc",)):
+    findings = judge("r", metrics, tensors, tuple(knobs), decisive)
     return [(f.code, f.severity) for f in findings if f.severity != "note"]
 
 
@@ -103,7 +103,7 @@ def test_bitwise_needs_everything_equal_and_something_to_compare():
 
 def test_other_tensors_are_no_contradiction():
     metrics = compare_metrics(points(0.9), points(0.5))
-    (finding,) = judge("r", metrics, OTHER, (Knob(name="threads", declared=1, rerun=2),))
+    (finding,) = judge("r", metrics, OTHER, (Knob(name="threads", declared=1, rerun=2),), ())
     assert (finding.code, finding.severity) == ("rerun-not-bitwise", "warning")
     assert finding.message == (
         "not bitwise on this machine: tensor b differs first by at most 0.25; 1 of 1 metrics differ, first auc at"
@@ -113,7 +113,7 @@ def test_other_tensors_are_no_contradiction():
 
 def test_the_difference_of_a_tensor_may_be_unknown():
     metrics = compare_metrics(points(0.9), points(0.9))
-    (finding,) = judge("r", metrics, (tensor(equal=False, largest=None),), ())
+    (finding,) = judge("r", metrics, (tensor(equal=False, largest=None),), (), ())
     assert finding.message.endswith("tensor w differs first; no recorded knob differs")
 
 
@@ -125,14 +125,14 @@ def test_the_same_weights_with_another_result_contradict():
     ]
 
 
-def test_a_metric_without_a_role_such_as_a_duration_contradicts_nothing():
-    metrics = compare_metrics(points(0.9), points(0.8), role="other")
-    assert codes(metrics, SAME) == [("rerun-not-bitwise", "warning")]
+def test_a_metric_that_nothing_rests_on_such_as_a_duration_contradicts_nothing():
+    metrics = compare_metrics(points(0.9), points(0.8))
+    assert codes(metrics, SAME, decisive=()) == [("rerun-not-bitwise", "warning")]
 
 
 def test_bitwise_says_what_it_does_not_show():
     metrics = compare_metrics(points(0.9), points(0.9))
-    (note,) = judge("r", metrics, SAME, ())
+    (note,) = judge("r", metrics, SAME, (), ())
     assert (note.code, note.severity) == ("rerun-bitwise-scope", "note")
 
 

@@ -352,7 +352,8 @@ def test_a_clearly_good_system_passes():
         ("holdout_recall", None, None),
         ("holdout_balanced_accuracy", None, None),
         ("holdout_recall", 25, 25),
-        ("holdout_recall", 900, 200),
+        ("holdout_recall", 900, None),
+        ("holdout_hits", 900, 200),
     ],
 )
 def test_a_proportion_of_some_rows_says_of_how_many(metric, denominator, rows):

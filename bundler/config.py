@@ -92,7 +92,8 @@ def _refuse_unwritable(value: Any, place: str = "") -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             _refuse_unwritable(key, place)
-            _refuse_unwritable(item, f"{place}.{key}" if place else str(key))
+            name = str(key) if str(key).isprintable() else ascii(key)[1:-1]
+            _refuse_unwritable(item, f"{place}.{name}" if place else name)
     elif isinstance(value, list):
         for position, item in enumerate(value):
             _refuse_unwritable(item, f"{place}[{position}]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 
 import pytest
@@ -245,6 +246,7 @@ VALUES = st.recursive(
 
 @settings(max_examples=150, deadline=None)
 @given(path=st.sampled_from(PLACES), value=VALUES)
+@example(path=("system", "name"), value={"\n": math.inf})
 def test_any_value_at_any_place_is_read_or_refused(path, value, tmp_path_factory):
     folder = tmp_path_factory.mktemp("config")
     message = ""

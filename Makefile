@@ -12,7 +12,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 demo: $(VENV)/.demo ## build a bundle from the real MLflow store, verify it with a sandboxed re-run, render the site
-	@scripts/system-packages.sh bwrap=bubblewrap
+	@scripts/system-packages.sh bwrap=bubblewrap git
 	@$(BIN)/python scripts/demo.py $(DEMO)
 
 test: $(VENV)/.dev lint types imports tests ## set up, lint, type-check, run every test

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 from bundler import importers
 from bundler.config import BuildConfig, SourceConfig
@@ -26,7 +24,7 @@ from bundler.records import (
     artefact_location,
     history_location,
 )
-from bundler.storage.hashing import digest_file
+from bundler.storage.hashing import copy_and_digest, digest_bytes, digest_file
 from bundler.storage.writer import write_file
 
 
@@ -99,9 +97,7 @@ class Intake:
             ) from None
         path = history_location(run_id)
         write_file(self._bag, path, data)
-        return ResourceDescriptor(
-            path=path, sha256=hashlib.sha256(data).hexdigest(), size=len(data)
-        )
+        return ResourceDescriptor(path=path, sha256=digest_bytes(data), size=len(data))
 
     def _artefact(self, artefact: ArtefactFile, run: ImportedRun, run_id: str) -> Artefact:
         if artefact.file is None:
@@ -110,24 +106,21 @@ class Intake:
             with artefact.file.open("rb") as file:
                 digest = digest_file(file)
                 taken = Artefact(path=artefact.path, sha256=digest, size=file.tell())
-                if self._embeds(run, run_id):
-                    file.seek(0)
-                    self._embed(file, taken, artefact_location(run_id, taken))
         except OSError as error:
             raise _unreadable(artefact, error) from None
+        if self._embeds(run, run_id):
+            self._embed(artefact.file, taken, artefact_location(run_id, taken))
         return taken
 
-    def _embed(self, file: BinaryIO, taken: Artefact, location: str) -> None:
+    def _embed(self, source: Path, taken: Artefact, location: str) -> None:
         """Copy the bytes to ``location``, unless another artefact lies there (a name may differ by case alone)."""
         if location.lower() in self._embedded:
             return
         self._embedded.add(location.lower())
         target = self._bag / location
         target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as copy:
-            shutil.copyfileobj(file, copy, 1 << 20)
-        with target.open("rb") as copy:
-            if digest_file(copy) != taken.sha256:
+        with source.open("rb") as file, target.open("wb") as copy:
+            if copy_and_digest(file, copy) != taken.sha256:
                 raise SourceError(
                     f"artefact {taken.path} changed while it was being read",
                     remedy="Stop what writes into it, and build again.",

@@ -227,20 +227,26 @@ def test_artefacts_that_differ_by_case_alone(provider, tmp_path):
 def test_an_artefact_that_changes_while_it_is_read(provider, tmp_path, monkeypatch):
     from bundler import intake
 
-    original = intake.digest_file
-    monkeypatch.setattr(intake, "digest_file", Flipping(original))
+    def changed(source, target):
+        target.write(source.read())
+        return "0" * 64
+
+    monkeypatch.setattr(intake, "copy_and_digest", changed)
     assert "changed while it was being read" in refused(provider, tmp_path, SourceError)
 
 
-class Flipping:
-    """A digest that is another one the second time."""
+def test_a_full_disk_while_an_artefact_is_copied_is_no_fault_of_the_artefact(
+    provider, tmp_path, monkeypatch
+):
+    from bundler import intake
 
-    def __init__(self, original):
-        self.original, self.calls = original, 0
+    def full(source, target):
+        raise OSError(28, "No space left on device")
 
-    def __call__(self, file):
-        self.calls += 1
-        return self.original(file) if self.calls % 2 else "0" * 64
+    monkeypatch.setattr(intake, "copy_and_digest", full)
+    message = refused(provider, tmp_path, OutputError)
+    assert "No space left on device" in message
+    assert "cannot be read" not in message
 
 
 @pytest.mark.parametrize(("embed", "files"), [("selected", 2), ("all", 16), ("none", 0)])

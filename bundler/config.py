@@ -10,7 +10,15 @@ from typing import Any, Literal
 from bundler import canonical, codec, resources
 from bundler.errors import MalformedError, UsageError
 from bundler.requirements import is_date
-from bundler.spec import FactMap, Gate, ReproducibilitySpec, Sampling, SelectionSpec, System
+from bundler.spec import (
+    FactMap,
+    Gate,
+    Outputs,
+    ReproducibilitySpec,
+    Sampling,
+    SelectionSpec,
+    System,
+)
 from bundler.strict_yaml import parse_yaml
 
 MAX_BYTES = 4 << 20
@@ -27,21 +35,12 @@ class SourceConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OutputsConfig:
-    """Where the training leaves its record, below the output folder, and which artefacts hold tensors."""
-
-    tracker: str
-    location: str
-    tensors: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
     """How to repeat the training. ``code`` is a folder of a git repository; ``inputs`` are files that it reads."""
 
     code: str
     command: tuple[str, ...]
-    outputs: OutputsConfig
+    outputs: Outputs
     inputs: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     lock: str | None = None

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Literal, NamedTuple
 
 from bundler.manifest import ResourceDescriptor, path_problem
@@ -140,6 +140,12 @@ class RunRecord:
         metric = self.metric(name)
         return metric.last if metric is not None and isinstance(metric.last, float) else None
 
+    @property
+    def seconds(self) -> float | None:
+        """How long the run took, where it says so."""
+        started, ended = moment(self.started_at), moment(self.ended_at)
+        return (ended - started).total_seconds() if started and ended else None
+
     def fact(self, path: str) -> Scalar:
         """The fact at ``path``: ``seed``, ``status``, ``parameters.NAME``, ``tags.NAME`` or ``environment.NAME``."""
         group, _, name = path.partition(".")
@@ -156,12 +162,18 @@ class RunRecord:
         return None
 
 
-def moment(text: str | None) -> datetime | None:
-    """The time that ``text`` (RFC 3339) says, or ``None`` where it says none, such as month 13."""
+def moment(text: str | None, zone: tzinfo | None = None) -> datetime | None:
+    """The time that ``text`` (RFC 3339) says, ``None`` where it says none, such as month 13.
+
+    A text without a time zone is taken to be in ``zone``; without one, it says no time.
+    """
     try:
-        return None if text is None else datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text or "")
     except ValueError:
         return None
+    if found.tzinfo is not None:
+        return found
+    return found.replace(tzinfo=zone) if zone is not None else None
 
 
 def history_location(run_id: str) -> str:

@@ -24,7 +24,7 @@ from bundler.importers.model import ImportedRun
 from bundler.lockfiles import parse_requirements
 from bundler.placeholders import expand, problems, values_for
 from bundler.progress import Progress
-from bundler.records import MetricPoint, RunRecord, Scalar, artefact_location, moment
+from bundler.records import MetricPoint, RunRecord, Scalar, artefact_location
 from bundler.report import Finding, Knob, MetricComparison, Rerun, TensorComparison
 from bundler.reproduction import compare_metrics, differing_knobs, is_bitwise, judge, same_training
 from bundler.spec import TrainingSpec
@@ -267,11 +267,8 @@ def _decisive(evidence: Evidence) -> set[str]:
 def _too_fast(execution: _Execution) -> Iterator[Finding]:
     """A run that needs a small part of the recorded time may have had its result at hand."""
     declared, seconds = execution.declared, execution.outcome.wall_seconds
-    started, ended = moment(declared.started_at), moment(declared.ended_at)
-    if started is None or ended is None:
-        return
-    recorded = (ended - started).total_seconds()
-    if seconds < TOO_FAST * recorded:
+    recorded = declared.seconds
+    if recorded is not None and seconds < TOO_FAST * recorded:
         yield _warning(
             "rerun-too-fast",
             declared.id,

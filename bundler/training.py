@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from bundler import canonical, codec, importers
@@ -15,7 +13,8 @@ from bundler.manifest import CODE, DATASETS, path_problem
 from bundler.placeholders import problems
 from bundler.records import MAX_DEPTH, RunRecord, artefact_location
 from bundler.repository import CodeFile, Repository
-from bundler.spec import TRAINING_FORMAT, Gap, Input, Outputs, TrainingSpec
+from bundler.spec import TRAINING_FORMAT, Gap, Input, TrainingSpec
+from bundler.storage.hashing import digest_bytes
 from bundler.storage.writer import write_file
 
 SPEC = "data/spec/training.json"
@@ -56,13 +55,9 @@ def ship_training(config: BuildConfig, base: Path, bag: Path, selected: RunRecor
         parameters=selected.parameters,
         environment=training.environment,
         inputs=inputs,
-        outputs=Outputs(
-            tracker=training.outputs.tracker,
-            location=training.outputs.location,
-            tensors=training.outputs.tensors,
-        ),
+        outputs=training.outputs,
         lock=lock,
-        expected_seconds=_duration(selected),
+        expected_seconds=None if selected.seconds is None else max(0.0, selected.seconds),
     )
     gaps += [*_unrunnable(spec, selected), *_tensor_gaps(spec, bag, selected)]
     write_file(bag, SPEC, canonical.serialise(codec.to_json(spec)))
@@ -202,7 +197,7 @@ def _ship_input(name: str, file: Path, bag: Path) -> Input:
             remedy="Rename the input or the file.",
         )
     write_file(bag, path, data)
-    return Input(name=name, path=path, sha256=hashlib.sha256(data).hexdigest())
+    return Input(name=name, path=path, sha256=digest_bytes(data))
 
 
 def _ship_lock(training: TrainingConfig, base: Path, bag: Path) -> tuple[str | None, Lock | None]:
@@ -221,13 +216,6 @@ def _read(file: Path, key: str) -> bytes:
         raise SourceError(
             f"{key}: cannot read {file}: {error.strerror}", remedy="Check the path."
         ) from None
-
-
-def _duration(run: RunRecord) -> float | None:
-    if run.started_at is None or run.ended_at is None:
-        return None
-    started, ended = map(datetime.fromisoformat, (run.started_at, run.ended_at))
-    return max(0.0, (ended - started).total_seconds())
 
 
 def _gap(level: str, code: str, subject: str, message: str, remedy: str) -> Gap:

@@ -61,14 +61,12 @@ def _is_hold_out(metric: str, evidence: Evidence) -> bool:
 def _late(declared: str | None, records: Sequence[RunRecord]) -> Iterator[Finding]:
     """A finding if the criteria are dated after the first result, whatever became of the run that gave it."""
     ended = [time for each in records if each.metrics and (time := moment(each.ended_at))]
-    said = moment(declared)
+    said = moment(declared, UTC)
     if declared is None or said is None or not ended or not requirements.is_date(declared):
         return
     first = min(ended)
-    if len(declared) <= len("2026-01-01"):
-        late = said.date() > first.date()
-    else:
-        late = (said if said.tzinfo else said.replace(tzinfo=UTC)) > first
+    whole_day = len(declared) <= len("2026-01-01")
+    late = said.date() > first.date() if whole_day else said > first
     if late:
         yield finding(
             "selection-criteria-late",

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bundler.records import MetricPoint
-from bundler.site.model import GateView, Model, RunView, moment
+from bundler.records import MetricPoint, moment
+from bundler.site.model import GateView, Model, RunView
 from bundler.site.safety import visible
 
 if TYPE_CHECKING:

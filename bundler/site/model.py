@@ -9,7 +9,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from bundler.attestation import Statement
 from bundler.chain import checkpoint
@@ -305,7 +304,7 @@ def _runs(contents: Contents) -> tuple[RunView, ...]:
                 lines=tuple(numbers),
                 line_sha256=digest_bytes(contents.lines[numbers[-1] - 1]),
                 page=page,
-                seconds=_seconds(records[candidate.run]),
+                seconds=records[candidate.run].seconds,
             )
         )
     return tuple(runs)
@@ -327,20 +326,6 @@ def _with_page(contents: Contents, standings: Sequence[Candidate]) -> set[str]:
     ]
     known = {each.run for each in standings}
     return set([run for run in dict.fromkeys(wanted) if run in known][:MAX_PAGES])
-
-
-def moment(text: str | None) -> datetime | None:
-    """The time that RFC 3339 ``text`` names, or ``None``."""
-    try:
-        found = datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
-    return found if found.tzinfo is not None else None
-
-
-def _seconds(record: RunRecord) -> float | None:
-    started, ended = moment(record.started_at), moment(record.ended_at)
-    return (ended - started).total_seconds() if started and ended else None
 
 
 def _gates(

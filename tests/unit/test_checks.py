@@ -422,3 +422,12 @@ def test_a_metric_that_is_nan_leaves_a_report_that_can_be_written(provider, tmp_
     canonical.serialise(codec.to_json(report))
     assert report.claim("gates").status == "inconclusive"
     assert report.claim("completeness").status == "met"
+
+
+def test_a_time_without_a_zone_is_taken_as_utc_and_breaks_nothing(evidence):
+    """The schema refuses it; the checks beside must still get to say what they see."""
+    changed = with_records(
+        evidence, run_a=lambda record: replace(record, ended_at="2020-01-01T00:00:00")
+    )
+    assert ("record-times", "error") in found(changed, "records.consistency")
+    found(changed, "selection.criteria")

@@ -19,7 +19,7 @@ from bundler import storage
 from bundler.errors import AuthenticityError, BundlerError, MalformedError, OutputError, UsageError
 from bundler.importers.model import ImportedRun
 from bundler.progress import Silence
-from bundler.records import FidelityFlag
+from bundler.records import FidelityFlag, moment
 from bundler.report import Knob, MetricComparison, Rerun, TensorComparison
 from bundler.site import model, pages, plugin, render
 from bundler.site.safety import UnsafeSiteError
@@ -492,7 +492,7 @@ def test_epoch_is_the_bundles(created, epoch):
     [(None, False), ("x", False), ("2026-01-01T00:00:00", False), ("2026-01-01T00:00:00Z", True)],
 )
 def test_moments(text, found):
-    assert (model.moment(text) is not None) is found
+    assert (moment(text) is not None) is found
 
 
 @pytest.mark.parametrize(

@@ -26,12 +26,19 @@ MAX_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceConfig:
-    """A tracker store. Paths are relative to bundle.yaml; ``artefacts`` is the artefact server's folder."""
+    """A tracker store. Paths are relative to bundle.yaml; ``store`` may be an address instead.
+
+    ``artefacts`` is the folder of the runs' files, where they are elsewhere. ``rename`` gives parameters, tags and
+    metrics of this source the names that the other sources use. ``histories`` are patterns of artefacts (Hugging
+    Face's trainer_state.json, TensorBoard's event files) whose metrics belong to the run.
+    """
 
     tracker: str
     store: str
     experiment: str | None = None
     artefacts: str | None = None
+    rename: Mapping[str, str] = field(default_factory=dict)
+    histories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,13 +41,19 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeVersion:
-    """The code that ran. ``dirty`` is ``None`` where the tracker does not say: unknown is not clean."""
+    """The code that ran. ``dirty`` is ``None`` where the tracker does not say: unknown is not clean.
+
+    ``tree`` is the git tree id of the whole commit, ``patch`` the path of the artefact that holds the uncommitted
+    changes, where the tracker kept them.
+    """
 
     repository: str | None = None
     commit: str | None = None
     branch: str | None = None
     dirty: bool | None = None
     entry_point: str | None = None
+    tree: str | None = None
+    patch: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

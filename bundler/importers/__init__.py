@@ -6,14 +6,34 @@ building through the entry-point group ``bundler.importers``.
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from bundler.errors import UsageError
-from bundler.importers.model import Importer
+from bundler.importers.model import Importer, Store
 
 GROUP = "bundler.importers"
-BUILT_IN = {"mlflow": "bundler.importers.mlflow:MlflowImporter"}
+BUILT_IN = {
+    "clearml": "bundler.importers.clearml:ClearmlImporter",
+    "comet": "bundler.importers.comet:CometImporter",
+    "dvc": "bundler.importers.dvc:DvcImporter",
+    "dvclive": "bundler.importers.dvclive:DvcliveImporter",
+    "experiment-log": "bundler.importers.experiment_log:ExperimentLogImporter",
+    "mlflow": "bundler.importers.mlflow:MlflowImporter",
+    "neptune": "bundler.importers.neptune:NeptuneImporter",
+    "tensorboard": "bundler.importers.tensorboard:TensorboardImporter",
+    "trainer-state": "bundler.importers.trainer_state:TrainerStateImporter",
+    "wandb": "bundler.importers.wandb:WandbImporter",
+}
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def located(base: Path, text: str) -> Store:
+    """The store that ``text`` names: an address stays one, a path is relative to ``base``."""
+    return text if _ADDRESS.match(text) else base / text
 
 
 def names() -> tuple[str, ...]:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from bundler.errors import SourceError, quoted
 from bundler.importers import mlflow_files, mlflow_sql
+from bundler.importers.experiments import Experiment, choose
+from bundler.importers.files import unreadable
 from bundler.importers.mlflow_artefacts import Places
 from bundler.importers.mlflow_files import FileStore
 from bundler.importers.mlflow_sql import SqlStore
-from bundler.importers.mlflow_values import Experiment, choose, unreadable
 from bundler.importers.model import ImportedRun, ImportSession
 
 _SUFFIXES = (".db", ".sqlite")

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from urllib.parse import unquote, urlsplit
 
-from bundler.errors import SourceError, quoted
-from bundler.importers.mlflow_values import Flag, readable_name
-from bundler.importers.model import ArtefactFile
+from bundler.importers.files import unreadable_artefact
 
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]")
 
-_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 """Errors that say that nothing lies at a path. Any other says that what lies there cannot be read."""
 
 
@@ -102,58 +98,10 @@ class Places:
         except OSError as error:
             # A path of another machine may lead anywhere here, and is no concern of ours.
             ours = [each for each in (self.beside, self.given) if each is not None]
-            if error.errno in _NOT_THERE or not any(map(path.is_relative_to, ours)):
+            if error.errno in NOT_THERE or not any(map(path.is_relative_to, ours)):
                 return False
-            raise unreadable(path, error) from None
+            raise unreadable_artefact(path, error) from None
 
 
 def _plain(names: tuple[str, ...]) -> bool:
     return all(name not in {".", ".."} and "\0" not in name for name in names)
-
-
-def walk(folder: Path, prefix: str, flag: Flag) -> Iterator[ArtefactFile]:
-    """All files below ``folder``, sorted by path. Links are not followed, but flagged.
-
-    Raises :class:`SourceError` for what cannot be read: leaving it out would be silent.
-    """
-    found: list[ArtefactFile] = []
-    waiting = [(folder, prefix)]
-    if folder.is_symlink():
-        flag("artefacts", "symlink_skipped", prefix or ".")
-        waiting = []
-    while waiting:
-        # A list of folders instead of recursion: a tree can be deeper than Python's stack.
-        current, path = waiting.pop()
-        try:
-            entries = list(os.scandir(current))
-            modes = [entry.stat(follow_symlinks=False).st_mode for entry in entries]
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            if error.errno not in _NOT_THERE:
-                raise unreadable(current, error) from None
-            # A file in the place of a folder, or a path longer than the system takes.
-            flag("artefacts", "unreadable", f"{path or '.'}: {error.strerror}")
-            continue
-        for entry, mode in zip(entries, modes, strict=True):
-            name = path + readable_name(entry.name, flag, "artefacts")
-            if stat.S_ISDIR(mode):
-                waiting.append((Path(entry.path), f"{name}/"))
-            elif stat.S_ISREG(mode):
-                if not os.access(entry.path, os.R_OK):
-                    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-                    raise unreadable(Path(entry.path), denied)
-                found.append(ArtefactFile(path=name, file=Path(entry.path)))
-            else:
-                kind = "symlink_skipped" if stat.S_ISLNK(mode) else "special_skipped"
-                flag("artefacts", kind, name)
-    yield from sorted(found, key=lambda each: each.path)
-
-
-def unreadable(place: Path, error: OSError) -> SourceError:
-    """What to do about a file or folder that is there and cannot be read."""
-    return SourceError(
-        f"{quoted(str(error.filename or place), 200)} cannot be read: {error.strerror or error}",
-        remedy="Make it readable (chmod u+rX) for the user who builds, or remove it: an artefact that is missing is"
-        " a gap, one that cannot be read is an error.",
-    )

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bundler.errors import SourceError, quoted
-from bundler.importers import mlflow_values as values
+from bundler.importers.files import unreadable
 
 MAGIC = b"SQLite format 3\0"
 
@@ -44,10 +44,10 @@ def shown(store: Path) -> str:
     return quoted(str(store), 200)
 
 
-def unreadable(store: Path, error: Exception) -> SourceError:
+def unreadable_database(store: Path, error: Exception) -> SourceError:
     """What an error of the system or of SQLite means."""
     if isinstance(error, OSError):
-        return values.unreadable(store, error)
+        return unreadable(store, error)
     return SourceError(
         f"{shown(store)} cannot be read as a SQLite database: {_words(error)}",
         remedy="Check it with `sqlite3 FILE 'PRAGMA integrity_check'` and use an intact copy.",

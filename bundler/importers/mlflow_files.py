@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from bundler.errors import MalformedError, SourceError, quoted
-from bundler.importers import mlflow_artefacts as artefacts
 from bundler.importers import mlflow_metrics as metrics
-from bundler.importers import mlflow_values as values
-from bundler.importers.mlflow_values import Experiment, Flags
+from bundler.importers import mlflow_values
+from bundler.importers.experiments import Experiment, ordered
+from bundler.importers.files import too_large, unreadable, walk
+from bundler.importers.mlflow_artefacts import Places
 from bundler.importers.model import ArtefactFile, ImportedRun
+from bundler.importers.values import Flags, clean, flag_steps, integer, readable_name, text
 from bundler.records import DatasetVersion, Source
 from bundler.strict_yaml import parse_yaml
 
@@ -62,13 +64,13 @@ class FileStore:
                 if folder.name not in {BIN, "models"} and (each := self._experiment(folder))
             ]
         except OSError as error:
-            raise values.unreadable(self._store, error) from None
+            raise unreadable(self._store, error) from None
         if not found:
             raise SourceError(
                 f"{quoted(str(self._store), 200)} holds no MLflow experiment",
                 remedy="Give the folder mlruns itself: the one whose folders hold meta.yaml.",
             )
-        return values.ordered(found)
+        return ordered(found)
 
     def _experiment(self, folder: Path) -> Experiment | None:
         runs = len(_run_folders(folder))
@@ -82,7 +84,7 @@ class FileStore:
                 f"{quoted(str(folder / META), 200)} does not describe an experiment",
                 remedy="Restore the file, or move the folder out of the store.",
             )
-        identity = values.clean(identity) or ""
+        identity = clean(identity) or ""
         if self._folders.setdefault(identity, folder) != folder:
             raise SourceError(
                 f"{quoted(str(self._store), 200)} holds experiment {quoted(identity)} twice",
@@ -91,12 +93,12 @@ class FileStore:
             )
         return Experiment(
             id=identity,
-            name=values.clean(meta.get("name")) or "",
+            name=clean(meta.get("name")) or "",
             runs=runs,
             deleted=meta.get("lifecycle_stage") == "deleted" or folder.parent.name == BIN,
         )
 
-    def runs(self, experiment: Experiment, places: artefacts.Places) -> Iterator[ImportedRun]:
+    def runs(self, experiment: Experiment, places: Places) -> Iterator[ImportedRun]:
         """All runs, by start time and id."""
         folder = self._folders[experiment.id]
         try:
@@ -104,7 +106,7 @@ class FileStore:
             models = [(path, _meta(path) or {}) for path in _folders(folder / "models")]
             datasets = _Datasets(_folders(folder / "datasets"))
         except OSError as error:
-            raise values.unreadable(folder, error) from None
+            raise unreadable(folder, error) from None
         produced: dict[str, list[_Described]] = {}
         for path, meta in models:
             produced.setdefault(str(meta.get("source_run_id")), []).append((path, meta))
@@ -114,7 +116,7 @@ class FileStore:
                 reader = _Run(experiment, path, described, places)
                 run = reader.read(datasets, produced.get(path.name, []))
             except OSError as error:
-                raise values.unreadable(path, error) from None
+                raise unreadable(path, error) from None
             yield run
 
     def check(self) -> None:
@@ -143,7 +145,7 @@ class _Run:
         experiment: Experiment,
         folder: Path,
         meta: dict[str, Any] | None,
-        places: artefacts.Places,
+        places: Places,
     ) -> None:
         self._experiment = experiment
         self._folder = folder
@@ -157,15 +159,15 @@ class _Run:
     def read(self, datasets: _Datasets, models: list[_Described]) -> ImportedRun:
         """The run, its data sets described in ``datasets`` and its ``models`` included."""
         meta = self._meta
-        run_id = values.readable_name(self._folder.name, self._flag, "run")
+        run_id = readable_name(self._folder.name, self._flag, "run")
         if str(meta.get("run_id", meta.get("run_uuid", run_id))) != run_id:
             self._flag("run", "id_mismatch", "meta.yaml names another run")
         parameters = self._values("params")
         tags = self._values("tags")
-        code, others = values.split_tags(tags)
+        code, others = mlflow_values.split_tags(tags)
         points = tuple(metrics.points(self._folder, self._named("metrics"), self._flag))
-        values.flag_steps(points, self._flag)
-        values.flag_texts(parameters, others, self._flag)
+        flag_steps(points, self._flag)
+        mlflow_values.flag_texts(parameters, others, self._flag)
         name = tags.get("mlflow.runName") or meta.get("run_name")
         return ImportedRun(
             source=Source(
@@ -175,13 +177,13 @@ class _Run:
                 experiment=self._experiment.name,
                 run_id=run_id,
             ),
-            name=values.clean(name),
-            status=values.status_of(meta.get("status")),
+            name=clean(name),
+            status=mlflow_values.status_of(meta.get("status")),
             deleted=self._experiment.deleted or meta.get("lifecycle_stage") == "deleted",
-            started=values.integer(meta.get("start_time")),
-            ended=values.integer(meta.get("end_time")),
+            started=integer(meta.get("start_time")),
+            ended=integer(meta.get("end_time")),
             code=code,
-            data=values.sorted_datasets(self._datasets(datasets)),
+            data=mlflow_values.sorted_datasets(self._datasets(datasets)),
             parameters=parameters,
             tags=others,
             points=points,
@@ -198,12 +200,12 @@ class _Run:
         data = _bytes(file, MAX_TEXT)
         self._read += len(data)
         if self._read > MAX_TEXT:
-            raise values.too_large(self._folder, f"{MAX_TEXT:,} bytes of parameters and tags")
+            raise too_large(self._folder, f"{MAX_TEXT:,} bytes of parameters and tags")
         try:
             return data.decode()
         except UnicodeDecodeError:
             self._flag(field, "not_utf8", "")
-            return values.text(data)
+            return text(data)
 
     def _named(self, group: str) -> list[tuple[str, Path]]:
         """Files of ``group`` by name; a slash in a name is a folder. What cannot be read is flagged."""
@@ -211,7 +213,7 @@ class _Run:
         def flag(_: str, flag: str, detail: str) -> None:
             self._flag(_FIELD[group], flag, detail)
 
-        files = artefacts.walk(self._folder / group, "", flag)
+        files = walk(self._folder / group, "", flag)
         return [(each.path, each.file) for each in files if each.file is not None]
 
     def _datasets(self, described: _Datasets) -> Iterator[DatasetVersion]:
@@ -227,7 +229,7 @@ class _Run:
             if not dataset:
                 self._flag("data", "unreadable", f"datasets/{identity}")
             tags = meta.get("tags")
-            yield values.dataset(
+            yield mlflow_values.dataset(
                 name=dataset.get("name", identity),
                 digest=dataset.get("digest"),
                 source=dataset.get("source"),
@@ -252,7 +254,7 @@ class _Run:
                 if found is None and problem:
                     self._flag("artefacts", "artefacts_unreachable", f"{prefix}{problem}")
             if found is not None:
-                yield from artefacts.walk(found, prefix, self._flag)
+                yield from walk(found, prefix, self._flag)
 
 
 def _describes_experiment(meta: dict[str, Any] | None) -> bool:
@@ -305,7 +307,7 @@ def _meta(folder: Path) -> dict[str, Any] | None:
 
 def _start(meta: dict[str, Any] | None) -> tuple[bool, int]:
     """Runs without a start time come first, as in SQL."""
-    start = values.integer((meta or {}).get("start_time"))
+    start = integer((meta or {}).get("start_time"))
     return start is not None, start or 0
 
 
@@ -330,5 +332,5 @@ def _bytes(file: Path, limit: int) -> bytes:
     """What ``file`` holds. Raises :class:`SourceError` for more than ``limit`` bytes."""
     with file.open("rb") as stream:
         if os.fstat(stream.fileno()).st_size > limit:
-            raise values.too_large(file, f"{limit:,} bytes")
+            raise too_large(file, f"{limit:,} bytes")
         return stream.read(limit)

@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 
 from bundler.canonical import MAX_INTEGER
-from bundler.importers import mlflow_values as values
-from bundler.importers.mlflow_values import Flag
+from bundler.importers.files import too_large
 from bundler.importers.model import MetricPoint
+from bundler.importers.values import Flag, flag_counts, text
 
 MAX_POINTS = 5_000_000
 """Most metric points of one run: about 1 GB of memory."""
@@ -35,7 +35,7 @@ def points(run: Path, files: Iterable[tuple[str, Path]], flag: Flag) -> Iterator
         found = list(islice(_points(metric, file, flag), left + 1))
         left -= len(found)
         if left < 0:
-            raise values.too_large(run, f"{MAX_POINTS:,} metric points")
+            raise too_large(run, f"{MAX_POINTS:,} metric points")
         yield from sorted(found, key=lambda each: (each.timestamp, each.step))
 
 
@@ -48,7 +48,7 @@ def _points(metric: str, file: Path, flag: Flag) -> Iterator[MetricPoint]:
         try:
             row = data.decode()
         except UnicodeDecodeError:
-            row, mangled = values.text(data), True
+            row, mangled = text(data), True
         cut = not data.endswith(b"\n")
         point = _point(metric, row, cut=cut)
         if row.strip() and (cut or point is None):
@@ -63,18 +63,18 @@ def _points(metric: str, file: Path, flag: Flag) -> Iterator[MetricPoint]:
     if bad > _SHOWN:
         flag(name, "truncated", f"{bad - _SHOWN} more lines are no points")
     if linked:
-        values.flag_counts("dataset_link_dropped", {metric: linked}, flag)
+        flag_counts("dataset_link_dropped", {metric: linked}, flag)
 
 
 def _rows(file: Path) -> Iterator[bytes]:
     """Rows with their ends, one in memory at a time. Raises :class:`SourceError` for a file or row that is too long."""
     with file.open("rb") as stream:
         if os.fstat(stream.fileno()).st_size > MAX_METRIC:
-            raise values.too_large(file, f"{MAX_METRIC:,} bytes")
+            raise too_large(file, f"{MAX_METRIC:,} bytes")
         # Not splitlines: a data set's name in a row may hold what that takes for the end of a line.
         while data := stream.readline(MAX_ROW):
             if len(data) == MAX_ROW:
-                raise values.too_large(file, f"{MAX_ROW:,} bytes in one row")
+                raise too_large(file, f"{MAX_ROW:,} bytes in one row")
             yield data
 
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bundler.errors import SourceError, quoted
-from bundler.importers import mlflow_artefacts as artefacts
 from bundler.importers import mlflow_database as database
-from bundler.importers import mlflow_values as values
-from bundler.importers.mlflow_values import Experiment, Flags
+from bundler.importers import mlflow_values
+from bundler.importers.experiments import Experiment, ordered
+from bundler.importers.files import walk
+from bundler.importers.mlflow_artefacts import Places
 from bundler.importers.model import ArtefactFile, ImportedRun, MetricPoint
+from bundler.importers.values import Flags, flag_counts, flag_steps, text
 from bundler.records import DatasetVersion, Source
 
 COLUMNS = {
@@ -94,7 +96,7 @@ def opened(store: Path) -> Iterator[SqlStore]:
             before = database.identity(store)
             reader = SqlStore(stack.enter_context(database.connected(store)), store, before)
         except (sqlite3.Error, OSError) as error:
-            raise database.unreadable(store, error) from None
+            raise database.unreadable_database(store, error) from None
         yield reader
 
 
@@ -147,12 +149,12 @@ class SqlStore:
             " (SELECT count(*) FROM runs r WHERE r.experiment_id = e.experiment_id) FROM experiments e"
         )
         rows = self._rows(query)
-        return values.ordered(
+        return ordered(
             Experiment(id=str(key), name=str(name), runs=count, deleted=stage == "deleted")
             for key, name, stage, count in rows
         )
 
-    def runs(self, experiment: Experiment, places: artefacts.Places) -> Iterator[ImportedRun]:
+    def runs(self, experiment: Experiment, places: Places) -> Iterator[ImportedRun]:
         """All runs of ``experiment``, one in memory at a time."""
         rows = self._rows(
             f"SELECT run_uuid, {self._named}, status, start_time, end_time, lifecycle_stage, artifact_uri"  # noqa: S608  # a fixed name
@@ -170,17 +172,17 @@ class SqlStore:
             except (TypeError, ValueError, OverflowError) as error:
                 raise _wrong(self._store, f"run {quoted(row.run_id)}: {error}") from None
             except OSError as error:
-                raise database.unreadable(self._store, error) from None
+                raise database.unreadable_database(self._store, error) from None
             yield run
 
-    def _run(self, experiment: Experiment, row: _Row, places: artefacts.Places) -> ImportedRun:
+    def _run(self, experiment: Experiment, row: _Row, places: Places) -> ImportedRun:
         flags = Flags()
         parameters = self._pairs("params", row.run_id)
         tags = self._pairs("tags", row.run_id)
-        code, others = values.split_tags(tags)
+        code, others = mlflow_values.split_tags(tags)
         points = self._points(row.run_id, flags)
-        values.flag_steps(points, flags)
-        values.flag_texts(parameters, others, flags, self._limit)
+        flag_steps(points, flags)
+        mlflow_values.flag_texts(parameters, others, flags, self._limit)
         data = self._datasets(row.run_id)
         files = tuple(self._files(row, places, flags))
         if self._mangled:
@@ -195,7 +197,7 @@ class SqlStore:
                 run_id=row.run_id,
             ),
             name=tags.get("mlflow.runName") or row.name,
-            status=values.status_of(row.status),
+            status=mlflow_values.status_of(row.status),
             deleted=experiment.deleted or row.stage == "deleted",
             started=_whole(row.started),
             ended=_whole(row.ended),
@@ -238,8 +240,8 @@ class SqlStore:
                 clamped[key] += 1
                 value = math.copysign(math.inf, value)
             points.append(MetricPoint(key, step, timestamp, float(value)))
-        values.flag_counts("nan_replaced", replaced, flags)
-        values.flag_counts("inf_clamped", clamped, flags)
+        flag_counts("nan_replaced", replaced, flags)
+        flag_counts("inf_clamped", clamped, flags)
         return tuple(points)
 
     def _datasets(self, run_id: str) -> tuple[DatasetVersion, ...]:
@@ -252,12 +254,14 @@ class SqlStore:
             " WHERE i.destination_id = ? AND i.source_type = 'DATASET'",
             run_id,
         )
-        return values.sorted_datasets(
-            values.dataset(name=name, digest=digest, source=source, profile=profile, role=role)
+        return mlflow_values.sorted_datasets(
+            mlflow_values.dataset(
+                name=name, digest=digest, source=source, profile=profile, role=role
+            )
             for name, digest, source, profile, role in rows
         )
 
-    def _files(self, row: _Row, places: artefacts.Places, flags: Flags) -> Iterator[ArtefactFile]:
+    def _files(self, row: _Row, places: Places, flags: Flags) -> Iterator[ArtefactFile]:
         locations = [("", row.uri)]
         if "logged_models" in self._optional:
             query = "SELECT model_id, artifact_location FROM logged_models WHERE source_run_id = ?"
@@ -266,7 +270,7 @@ class SqlStore:
         for prefix, uri in locations:
             folder, problem = places.find(uri) if uri else (None, "")
             if folder is not None:
-                yield from artefacts.walk(folder, prefix, flags)
+                yield from walk(folder, prefix, flags)
             elif problem:
                 flags("artefacts", "artefacts_unreachable", f"{prefix}{problem}")
 
@@ -298,7 +302,7 @@ class SqlStore:
             self.check()
             if self._steps_left < 0:
                 raise _exhausting(self._store) from None
-            raise database.unreadable(self._store, error) from None
+            raise database.unreadable_database(self._store, error) from None
         if len(rows) > MAX_ROWS:
             raise _exhausting(self._store)
         return rows
@@ -317,13 +321,13 @@ class SqlStore:
             return data.decode()
         except UnicodeDecodeError:
             self._mangled += 1
-            return values.text(data)
+            return text(data)
 
 
 def _limit(declared: str) -> int:
     """After how many characters a parameter is cut: MLflow's limit, or that of an older schema (``VARCHAR(250)``)."""
     digits = "".join(character for character in declared if character in "0123456789")[:9]
-    return min(int(digits or values.PARAMETER_LIMIT), values.PARAMETER_LIMIT)
+    return min(int(digits or mlflow_values.PARAMETER_LIMIT), mlflow_values.PARAMETER_LIMIT)
 
 
 def _wrong(store: Path, problem: str) -> SourceError:

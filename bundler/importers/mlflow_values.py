@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from bundler.canonical import MAX_INTEGER
-from bundler.errors import SourceError, quoted
-from bundler.importers.model import MetricPoint
-from bundler.records import CodeVersion, DatasetVersion, FidelityFlag, Status
+from bundler.importers.values import Flag, clean, integer
+from bundler.records import CodeVersion, DatasetVersion, Status
 
 PARAMETER_LIMIT = 6000
 """Characters after which MLflow cuts a parameter."""
@@ -46,69 +41,6 @@ _MOVED = {
 
 _DIRTY = "mlflow.source.git.dirty"
 _TRUTH = {"true": True, "false": False}
-
-Flag = Callable[[str, str, str], None]
-"""Takes field, flag and detail of a :class:`FidelityFlag`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Experiment:
-    """An experiment of a store and how many runs it has, deleted ones included."""
-
-    id: str
-    name: str
-    runs: int
-    deleted: bool
-
-
-class Flags:
-    """Collects the fidelity flags of one run."""
-
-    def __init__(self) -> None:
-        self._flags: list[FidelityFlag] = []
-
-    def __call__(self, field: str, flag: str, detail: str) -> None:
-        """Take a flag."""
-        self._flags.append(FidelityFlag(field=field, flag=flag, detail=detail))
-
-    def all(self) -> tuple[FidelityFlag, ...]:
-        """All flags, each once, sorted."""
-        return tuple(
-            sorted(set(self._flags), key=lambda each: (each.field, each.flag, each.detail))
-        )
-
-
-def ordered(experiments: Iterable[Experiment]) -> list[Experiment]:
-    """Experiments with most runs first; ids are numbers in most stores, so shorter ones come first."""
-    return sorted(experiments, key=lambda each: (-each.runs, len(each.id), each.id))
-
-
-def choose(experiments: Iterable[Experiment], wanted: str | None, store: Path) -> Experiment:
-    """The experiment called ``wanted`` (name, else id), or the only one that has runs.
-
-    Deleted experiments count: leaving one out is for the caller to say, not for the store.
-    """
-    known = list(experiments)
-    if wanted is None:
-        matching = [each for each in known if each.runs] or known
-        problem = "several experiments" if matching else "no experiment"
-    else:
-        matching = [each for each in known if each.name == wanted]
-        matching = matching or [each for each in known if each.id == wanted]
-        problem = (
-            f"several experiments {quoted(wanted)}"
-            if matching
-            else f"no experiment {quoted(wanted)}"
-        )
-    if len(matching) != 1:
-        names = ", ".join(
-            f"{quoted(each.name)} (id {each.id}, {each.runs} runs{', deleted' if each.deleted else ''})"
-            for each in known
-        )
-        raise SourceError(
-            f"{quoted(str(store), 200)} has {problem}", remedy=f"Name one of: {names or 'none'}."
-        )
-    return matching[0]
 
 
 def status_of(value: object) -> Status:
@@ -171,26 +103,6 @@ def _loads(text: object) -> dict[str, Any]:
     return {}
 
 
-def flag_steps(points: Iterable[MetricPoint], flag: Flag) -> None:
-    """Flag metrics that have more than one value at a step: after a restart, or because no step was given.
-
-    ``points`` are sorted by metric.
-    """
-    repeated = {}
-    for metric, group in groupby(points, key=lambda point: point[0]):
-        steps = [point[1] for point in group]
-        surplus = len(steps) - len(set(steps))
-        if surplus:
-            repeated[metric] = surplus
-    flag_counts("duplicate_step", repeated, flag)
-
-
-def flag_counts(name: str, counts: Mapping[str, int], flag: Flag) -> None:
-    """Flag each metric of ``counts`` with its number of points."""
-    for metric, count in counts.items():
-        flag(f"metrics.{metric}", name, f"{count} points")
-
-
 def flag_texts(
     parameters: Mapping[str, str], tags: Mapping[str, str], flag: Flag, limit: int = PARAMETER_LIMIT
 ) -> None:
@@ -205,44 +117,3 @@ def flag_texts(
     for field in cut:
         most = limit if field.startswith("parameters.") else TAG_LIMIT
         flag(field, "truncated", f"MLflow may have cut it at {most} characters")
-
-
-def clean(value: object) -> str | None:
-    """``value`` as text that can be written: escapes of JSON and YAML can make half a character."""
-    return None if value is None else str(value).encode("utf-8", "backslashreplace").decode()
-
-
-def text(data: bytes) -> str:
-    """Text from bytes that should be UTF-8; what is not becomes an escape."""
-    return data.decode("utf-8", "backslashreplace")
-
-
-def readable_name(name: str, flag: Flag, field: str) -> str:
-    """A file name as text. One that is not UTF-8 becomes text that says so, and is flagged."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        name = text(os.fsencode(name))
-        flag(field, "not_utf8", name)
-    return name
-
-
-def integer(value: object) -> int | None:
-    """``value`` if it is an integer."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def unreadable(place: Path, error: OSError) -> SourceError:
-    """What an error of the system means: it names the file, or ``place`` if it names none."""
-    return SourceError(
-        f"{quoted(str(error.filename or place), 200)} cannot be read: {error.strerror or error}",
-        remedy="Check path and permissions.",
-    )
-
-
-def too_large(place: Path, limit: str) -> SourceError:
-    """A bound that no store of MLflow's own comes near."""
-    return SourceError(
-        f"{quoted(str(place), 200)} holds more than {limit}",
-        remedy="MLflow does not make such a store; look at what has written it.",
-    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +22,7 @@ from bundler.records import (
     Status,
 )
 
-__all__ = ["ArtefactFile", "ImportSession", "ImportedRun", "Importer", "MetricPoint"]
+__all__ = ["ArtefactFile", "ImportSession", "ImportedRun", "Importer", "MetricPoint", "Store"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,8 @@ class ArtefactFile:
 class ImportedRun:
     """One run as the tracker holds it. Times are milliseconds since 1970-01-01 UTC.
 
-    ``points`` are sorted by (metric, timestamp, step, order of logging).
+    ``points`` are sorted by (metric, timestamp, step, order of logging). ``environment`` is what the tracker itself
+    recorded of hardware and software, on one level of names; an artefact that the provider names comes on top of it.
     """
 
     source: Source
@@ -53,6 +54,11 @@ class ImportedRun:
     points: tuple[MetricPoint, ...]
     artefacts: tuple[ArtefactFile, ...]
     fidelity: tuple[FidelityFlag, ...]
+    environment: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+Store = Path | str
+"""Where runs are: a file or folder, or an address (``https://…``, ``postgresql://…``) as text."""
 
 
 class ImportSession(Protocol):
@@ -73,14 +79,15 @@ class Importer(Protocol):
     def detect(self, folder: Path) -> tuple[Path, ...]:
         """Stores of this tracker in ``folder`` (not below), for ``bundler init``."""
 
-    def experiments(self, store: Path) -> tuple[str, ...]:
+    def experiments(self, store: Store) -> tuple[str, ...]:
         """Names of the experiments in ``store``, those with most runs first."""
 
     def open(
-        self, store: Path, *, experiment: str | None, artefacts: Path | None
+        self, store: Store, *, experiment: str | None, artefacts: Path | None
     ) -> AbstractContextManager[ImportSession]:
         """Open ``experiment`` (``None``: the only one) of ``store`` read-only.
 
-        ``artefacts`` is the folder behind the tracker's artefact server, where it has one. Raises
-        :class:`bundler.errors.SourceError` with what to do about it.
+        ``artefacts`` is the folder with the runs' files, where the tracker keeps them elsewhere (an artefact server).
+        Raises :class:`bundler.errors.SourceError` with what to do about it. The files that the session's runs name
+        are there until it is closed.
         """

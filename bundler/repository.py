@@ -25,11 +25,12 @@ _REDIRECTS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeFile:
-    """A tracked entry: its path below the code folder and its git object."""
+    """A tracked entry: its path below the code folder, its git object (of a submodule: its commit) and git's mode."""
 
     path: str
     blob: str
     kind: Literal["file", "link", "submodule"] = "file"
+    mode: str = "100644"
 
 
 class Repository:
@@ -55,9 +56,17 @@ class Repository:
             return False
         return self._maybe("rev-parse", "--verify", "--end-of-options", f"{commit}:./") is not None
 
-    def branch(self) -> str | None:
-        """The branch, or ``None`` if HEAD is detached."""
-        return self._maybe("symbolic-ref", "--short", "HEAD")
+    def commit(self, name: str) -> str:
+        """The whole hash of the commit that ``name`` (see :meth:`has`) is."""
+        return self._git("rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}").strip()
+
+    def tree(self, commit: str) -> str:
+        """The id of the tree that the folder is in ``commit``."""
+        return self._git("rev-parse", "--verify", "--end-of-options", f"{commit}:./").strip()
+
+    def prefix(self) -> str:
+        """The folder's path in the repository, empty for the whole of it."""
+        return self._git("rev-parse", "--show-prefix").strip("\n").rstrip("/")
 
     def remote(self) -> str | None:
         """The URL of the remote ``origin``, without user or password in it."""
@@ -91,7 +100,7 @@ class Repository:
                     what = "submodule"
                 elif mode == "120000":
                     what = "link"
-                files.append(CodeFile(path=path, blob=blob, kind=what))
+                files.append(CodeFile(path=path, blob=blob, kind=what, mode=mode))
         return tuple(sorted(files, key=lambda file: file.path))
 
     def contents(self, files: Iterable[CodeFile]) -> Iterator[tuple[CodeFile, bytes]]:

@@ -202,6 +202,15 @@ class FactMap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Redaction:
+    """Personal data or a credential that was taken out of ``field`` in the records of ``runs`` runs."""
+
+    kind: str
+    field: str
+    runs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
     """``data/bundle.json``: what the bundle is about and what the provider declares.
 
@@ -222,6 +231,7 @@ class Index:
     previous: Predecessor | None
     training_spec: str | None
     gaps: tuple[Gap, ...]
+    redactions: tuple[Redaction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,12 +247,39 @@ class Input:
 class Outputs:
     """Where the training leaves its record: an importer's name and a path below the output folder.
 
-    ``tensors`` are the artefacts, in safetensors format, that are compared tensor by tensor.
+    ``tensors`` are the artefacts, in safetensors format, that are compared tensor by tensor. ``rename`` and
+    ``histories`` say how the record was read: other names for parameters, tags and metrics (``metrics.val/auc`` →
+    ``metrics.val_auc``), and patterns of artefacts that hold metric histories.
     """
 
     tracker: str
     location: str
     tensors: tuple[str, ...] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)
+    histories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeEntry:
+    """A line of ``git ls-tree -r``: mode (100644, 100755, 120000 a link, 160000 a submodule), object id, path."""
+
+    mode: str
+    id: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeTree:
+    """What git says the code is: ``commit`` has at ``folder`` the tree ``tree``, which holds exactly ``entries``.
+
+    ``at`` is where it lies below the code of the bag: empty, or the path of a submodule.
+    """
+
+    commit: str
+    folder: str
+    tree: str
+    entries: tuple[TreeEntry, ...]
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +288,8 @@ class TrainingSpec:
 
     ``command`` may use the placeholders ``{python}``, ``{seed}``, ``{out}``, ``{code}``, ``{input.NAME}`` and
     ``{parameter.NAME}``; they are replaced once, literally, and no shell sees the result. ``code`` is the folder
-    in the bag that becomes the working directory; ``lock`` the list of packages, if any. Times are seconds.
+    in the bag that becomes the working directory, ``code_trees`` what git says it is; ``lock`` the list of packages, if
+    any. Times are seconds.
     """
 
     format: Literal["urn:aisdp-bundler:training-spec:1"]
@@ -265,3 +303,4 @@ class TrainingSpec:
     outputs: Outputs
     lock: str | None = None
     expected_seconds: float | None = None
+    code_trees: tuple[CodeTree, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from bundler.manifest import CODE, DATASETS, path_problem
 from bundler.placeholders import problems
 from bundler.records import MAX_DEPTH, RunRecord, artefact_location
 from bundler.repository import CodeFile, Repository
-from bundler.spec import TRAINING_FORMAT, Gap, Input, TrainingSpec
+from bundler.spec import TRAINING_FORMAT, CodeTree, Gap, Input, TrainingSpec, TreeEntry
 from bundler.storage.hashing import digest_bytes
 from bundler.storage.writer import write_file
 
@@ -31,12 +32,19 @@ class Shipped:
     gaps: tuple[Gap, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Code:
+    files: int
+    trees: tuple[CodeTree, ...]
+    gaps: list[Gap]
+
+
 def ship_training(config: BuildConfig, base: Path, bag: Path, selected: RunRecord) -> Shipped:
     """Write code, inputs, lock and ``training.json`` for the selected run into ``bag``."""
     training = config.training
     if training is None:
         return Shipped()
-    code_files, gaps = _ship_code(config, training, base, bag, selected)
+    code = _ship_code(config, training, base, bag, selected)
     inputs = tuple(
         _ship_input(name, base / path, bag) for name, path in sorted(training.inputs.items())
     )
@@ -58,12 +66,13 @@ def ship_training(config: BuildConfig, base: Path, bag: Path, selected: RunRecor
         outputs=training.outputs,
         lock=lock,
         expected_seconds=None if selected.seconds is None else max(0.0, selected.seconds),
+        code_trees=code.trees,
     )
-    gaps += [*_unrunnable(spec, selected), *_tensor_gaps(spec, bag, selected)]
+    gaps = [*code.gaps, *_unrunnable(spec, selected), *_tensor_gaps(spec, bag, selected)]
     write_file(bag, SPEC, canonical.serialise(codec.to_json(spec)))
     return Shipped(
         spec=SPEC,
-        code_files=code_files,
+        code_files=code.files,
         lock_present=listed is not None and listed.lists_any,
         lock_hashed=listed is not None and listed.hashed,
         gaps=tuple(gaps),
@@ -106,7 +115,7 @@ def _tensor_gaps(spec: TrainingSpec, bag: Path, selected: RunRecord) -> list[Gap
 
 def _ship_code(
     config: BuildConfig, training: TrainingConfig, base: Path, bag: Path, selected: RunRecord
-) -> tuple[int, list[Gap]]:
+) -> _Code:
     """Ship the code of the commit that the selected run recorded; HEAD, with a gap, where that is not to be had."""
     folder = base / training.code
     if not folder.is_dir():
@@ -136,22 +145,83 @@ def _ship_code(
                 else "Build from a clone that has the commit of the selected run.",
             )
         )
-    kept, left_out = _sort_out(repository.files(commit), _below(folder, base, config))
-    for file, data in repository.contents(kept):
-        write_file(bag, f"{CODE}/{file.path}", data)
+    stores = _below(folder, base, config)
+    trees, left_out, count = [], [], 0
+    for at, place, its_commit in _with_submodules(repository, folder, commit):
+        kept, unfit = _sort_out(place.files(its_commit), at, [] if at else stores)
+        for file, data in place.contents(kept):
+            write_file(bag, f"{CODE}/{at}{file.path}", data)
+        count += len(kept)
+        left_out += unfit
+        tree = _tree(place, its_commit, at)
+        if tree is None:
+            gaps.append(_unlisted_gap(selected))
+        else:
+            trees.append(tree)
     if left_out:
         gaps.append(_left_out_gap(left_out))
-    return len(kept), gaps
+    return _Code(files=count, trees=tuple(trees), gaps=gaps)
+
+
+def _with_submodules(
+    repository: Repository, folder: Path, commit: str
+) -> Iterator[tuple[str, Repository, str]]:
+    """The code's own repository and those of its submodules that are checked out: place, repository, commit."""
+    waiting = [("", repository, commit)]
+    while waiting:
+        at, place, its_commit = waiting.pop(0)
+        yield at, place, its_commit
+        for file in place.files(its_commit):
+            below = folder / at / file.path
+            # One that is not checked out has a commit and no files: git would answer for the repository around it.
+            if file.kind == "submodule" and below.is_dir() and not below.is_symlink():
+                submodule = Repository(below)
+                if submodule.prefix() == "" and submodule.has(file.blob):
+                    waiting.append((f"{at}{file.path}/", submodule, file.blob))
+
+
+def _tree(repository: Repository, commit: str, at: str) -> CodeTree | None:
+    """What git says the code is, ``None`` where a path is no text that can be listed."""
+    entries = tuple(
+        TreeEntry(mode=file.mode, id=file.blob, path=file.path) for file in repository.files(commit)
+    )
+    if any(not _is_text(each.path) for each in entries) or not _is_text(repository.prefix()):
+        return None
+    return CodeTree(
+        commit=repository.commit(commit),
+        folder=repository.prefix(),
+        tree=repository.tree(commit),
+        entries=entries,
+        at=at.rstrip("/"),
+    )
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _unlisted_gap(selected: RunRecord) -> Gap:
+    return _gap(
+        "recommended",
+        "code-unlisted",
+        f"run {selected.id}",
+        "the code has a file whose name is not UTF-8, so it cannot be held against git's own id of it",
+        "Rename the file.",
+    )
 
 
 def _sort_out(
-    files: tuple[CodeFile, ...], stores: list[str]
+    files: tuple[CodeFile, ...], at: str, stores: list[str]
 ) -> tuple[list[CodeFile], list[CodeFile]]:
-    """The files that a bag can hold, and those it cannot. What lies in ``stores`` is no code."""
+    """The files that a bag can hold below ``at``, and those it cannot. What lies in ``stores`` is no code."""
     kept: dict[str, CodeFile] = {}
     left_out = []
     for file in files:
-        path = f"{CODE}/{file.path}"
+        path = f"{CODE}/{at}{file.path}"
         if any(file.path == store or file.path.startswith(store + "/") for store in stores):
             continue
         unfit = path_problem(path) is not None or path.count("/") >= MAX_DEPTH

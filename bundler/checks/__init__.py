@@ -6,7 +6,7 @@ provokes it, is in docs/findings.md. Checks on files come before these (:mod:`bu
 
 from __future__ import annotations
 
-from bundler.checks import completeness, gates, release, selection
+from bundler.checks import completeness, gates, release, selection, training
 from bundler.checks.model import Check, Evidence, finding
 from bundler.errors import MalformedError
 from bundler.report import Finding
@@ -90,7 +90,7 @@ CHECKS: tuple[Check, ...] = (
         id="training.specification",
         claim="completeness",
         title="the training specification is that of the selected run",
-        run=completeness.training_specification,
+        run=training.training_specification,
     ),
     Check(
         id="selection.criteria",

@@ -12,11 +12,10 @@ from bundler.checks.model import Evidence, finding
 from bundler.facts import roles, seed_of
 from bundler.history import read_points, summarise
 from bundler.lockfiles import parse_requirements
-from bundler.manifest import CODE, DATASETS, INDEX, RECORDS
-from bundler.placeholders import problems
+from bundler.manifest import INDEX, RECORDS
 from bundler.records import RunRecord, artefact_location, history_location, moment
 from bundler.report import Finding
-from bundler.spec import BUNDLE_SCHEMAS, Gap, TrainingSpec
+from bundler.spec import BUNDLE_SCHEMAS, Gap
 
 
 def schema_files(evidence: Evidence) -> Iterator[Finding]:
@@ -264,90 +263,3 @@ def _declared(evidence: Evidence) -> requirements.Declared:
         lock_present=listed is not None and listed.lists_any,
         lock_hashed=listed is not None and listed.hashed,
     )
-
-
-def training_specification(evidence: Evidence) -> Iterator[Finding]:
-    """What a re-run will execute must be the training of the selected run, on the data that the run recorded."""
-    training = evidence.contents.training
-    if training is None:
-        return
-    run = evidence.contents.record(training.run)
-    if run is None or training.run != evidence.contents.index.selection.run:
-        yield finding("training-run", training.run, "is not the selected run")
-        return
-    if training.seed != run.seed:
-        yield finding(
-            "training-seed", run.id, f"seed {training.seed} is not the recorded {run.seed}"
-        )
-    if dict(training.parameters) != dict(run.parameters):
-        yield finding("training-parameters", run.id, "the parameters are not the recorded ones")
-    for problem in problems(training):
-        yield finding("training-unrunnable", run.id, problem)
-    if training.code != CODE or any(not item.path.startswith(DATASETS) for item in training.inputs):
-        yield finding(
-            "training-place",
-            run.id,
-            f"code and inputs must lie in {CODE} and {DATASETS}, and nowhere else",
-        )
-    yield finding(
-        "training-code-commit",
-        run.id,
-        f"that {CODE} is the code of commit {run.code.commit} cannot be seen from the bundle alone",
-        "note",
-    )
-    recorded = {data.sha256 for data in run.data if data.sha256}
-    shipped = set()
-    for item in training.inputs:
-        shipped.add(item.sha256)
-        if evidence.files.digests.get(item.path) != item.sha256:
-            yield finding("training-input", item.path, "is not the declared input, or not there")
-    if not recorded <= shipped:
-        yield finding(
-            "training-data",
-            run.id,
-            "data that the run recorded by SHA-256 are not among the shipped inputs",
-        )
-    yield from _compared_tensors(evidence, training)
-    yield from given_results(evidence)
-
-
-def _compared_tensors(evidence: Evidence, training: TrainingSpec) -> Iterator[Finding]:
-    """Equal bits say something only if they are the model's."""
-    model = evidence.contents.index.facts.model
-    if training.outputs.tensors and model is not None and model not in training.outputs.tensors:
-        yield finding(
-            "training-tensors-not-model",
-            model,
-            "the tensors to be compared are not those of the model of this release",
-            "warning",
-        )
-    run = evidence.contents.record(training.run)
-    for artefact in run.artefacts if run is not None else ():
-        missing = artefact_location(training.run, artefact) not in evidence.files
-        if artefact.path in training.outputs.tensors and missing:
-            yield finding(
-                "training-tensors-missing",
-                artefact.path,
-                "is to be compared tensor by tensor and is not in the bundle",
-                "note",
-            )
-
-
-def given_results(evidence: Evidence) -> Iterator[Finding]:
-    """A training that is handed what it is to produce reproduces nothing. Only whole files can be recognised."""
-    training, model = evidence.contents.training, evidence.contents.index.facts.model
-    run = evidence.contents.record(training.run) if training is not None else None
-    if training is None or run is None:
-        return
-    compared = {*training.outputs.tensors, model}
-    results = {each.sha256 for each in run.artefacts if each.path in compared and each.sha256}
-    given = [*evidence.files.below(training.code), *(item.path for item in training.inputs)]
-    for path in given:
-        if evidence.files.digests.get(path) in results:
-            yield finding(
-                "training-given-result",
-                path,
-                "the training is given the very file that it is to produce",
-                "warning",
-                "Take it out of code and inputs: copying it would look like reproducing it.",
-            )

@@ -358,7 +358,10 @@ def test_without_a_specification_there_is_nothing_to_hold_against(evidence):
 def test_a_training_that_is_handed_its_result(evidence):
     model = "data/artefacts/run-c/model.safetensors"
     evidence.files.data["data/code/weights.bin"] = evidence.files.read(model)
-    assert found(evidence, "training.specification") == [("training-given-result", "warning")]
+    assert found(evidence, "training.specification") == [
+        ("code-file", "error"),
+        ("training-given-result", "warning"),
+    ]
     inputs = (
         *evidence.contents.training.inputs,
         Input(name="m", path=model, sha256=evidence.files.digests[model]),

@@ -14,8 +14,9 @@ from fnmatch import fnmatchcase
 
 from bundler import canonical
 from bundler.canonical import Json
-from bundler.errors import MalformedError
+from bundler.errors import MalformedError, SourceError
 from bundler.history import summarise
+from bundler.importers import histories
 from bundler.importers.model import ImportedRun
 from bundler.manifest import ResourceDescriptor, is_sha256
 from bundler.records import (
@@ -23,6 +24,7 @@ from bundler.records import (
     CodeVersion,
     DatasetVersion,
     FidelityFlag,
+    MetricPoint,
     MetricRole,
     RunRecord,
     Scalar,
@@ -30,6 +32,9 @@ from bundler.records import (
     without_credentials,
 )
 from bundler.spec import FactMap
+
+CAPTURE_FORMAT = "urn:aisdp-bundler:environment:1"
+"""What `bundler capture` writes (docs/capture.md)."""
 
 MAX_ENVIRONMENT_BYTES = 1 << 20
 """Largest environment artefact that is read into a record."""
@@ -46,6 +51,9 @@ def record_of(  # noqa: PLR0913  # one argument a source of facts
 ) -> RunRecord:
     """Return the record of ``run``. ``environment`` are the bytes of the artefact that ``facts`` names, if found."""
     flags = list(run.fidelity)
+    recorded = dict(
+        sorted({**_environment(run, flags), **read_environment(environment, flags)}.items())
+    )
     return RunRecord(
         id=run_id,
         name=run.name,
@@ -54,14 +62,14 @@ def record_of(  # noqa: PLR0913  # one argument a source of facts
         deleted=run.deleted,
         started_at=timestamp(run.started),
         ended_at=timestamp(run.ended),
-        code=_code(run, facts),
+        code=_code(run, facts, recorded),
         data=_data(run, facts, flags),
         parameters={
             name: _writable(value, f"parameters.{name}", flags)
             for name, value in sorted(run.parameters.items())
         },
         seed=_seed(_lookup(run, facts.seed), flags),
-        environment=read_environment(environment, flags),
+        environment=recorded,
         metrics=summarise(run.points, roles(facts, {point.metric for point in run.points})),
         history=history,
         artefacts=artefacts,
@@ -69,6 +77,89 @@ def record_of(  # noqa: PLR0913  # one argument a source of facts
         fidelity=tuple(flags),
     )
 
+
+def renamed(run: ImportedRun, names: Mapping[str, str]) -> ImportedRun:
+    """``run`` with other names for its parameters, tags and metrics: ``parameters.random_state`` → ``parameters.seed``.
+
+    Sources that are put together need one name for one thing. Each change is flagged. Raises :class:`SourceError` if
+    the run has something of the new name already.
+    """
+    groups: dict[str, dict[str, str]] = {"parameters": {}, "tags": {}, "metrics": {}}
+    for old, new in names.items():
+        group, _, name = old.partition(".")
+        groups[group][name] = new.partition(".")[2]
+    present = {
+        "parameters": run.parameters.keys(),
+        "tags": run.tags.keys(),
+        "metrics": {point.metric for point in run.points},
+    }
+    flags = list(run.fidelity)
+    for group, changes in groups.items():
+        for old, new in sorted(changes.items()):
+            if old in present[group]:
+                if new in present[group]:
+                    raise SourceError(
+                        f"run {run.source.run_id}: rename {group}.{old}: there is a {group}.{new} already",
+                        remedy="Choose another name in sources.rename.",
+                    )
+                flags.append(
+                    FidelityFlag(field=f"{group}.{new}", flag="renamed", detail=f"was {old}")
+                )
+    metrics = groups["metrics"]
+    points = [
+        point._replace(metric=metrics.get(point.metric, point.metric)) for point in run.points
+    ]
+    return replace(
+        run,
+        parameters={groups["parameters"].get(k, k): v for k, v in run.parameters.items()},
+        tags={groups["tags"].get(k, k): v for k, v in run.tags.items()},
+        # A stable sort: the order of logging stays.
+        points=tuple(sorted(points, key=_logged)) if metrics else run.points,
+        fidelity=tuple(flags),
+    )
+
+
+def with_histories(run: ImportedRun, patterns: Iterable[str]) -> ImportedRun:
+    """``run`` with the metric histories in those of its artefacts whose path matches one of ``patterns``.
+
+    A metric that the tracker has itself is left as the tracker has it, and the other history is flagged.
+    """
+    wanted = tuple(patterns)
+    files = [
+        (artefact.path, artefact.file)
+        for artefact in run.artefacts
+        if any(fnmatchcase(artefact.path, pattern) for pattern in wanted)
+    ]
+    flags = list(run.fidelity)
+    points = list(run.points)
+    for path, file in files:
+        if file is None or not file.is_file():
+            continue
+        known = {point.metric for point in points}
+        history = histories.read_history(file)
+        flags += history.flags
+        taken = [point for point in history.points if point.metric not in known]
+        flags += [
+            FidelityFlag(field=f"metrics.{name}", flag="history_not_taken", detail=path)
+            for name in sorted({point.metric for point in history.points} & known)
+        ]
+        flags += [
+            FidelityFlag(field=f"metrics.{name}", flag="read_from_artefact", detail=path)
+            for name in sorted({point.metric for point in taken})
+        ]
+        points += taken
+    if not files:
+        return run
+    points.sort(key=_logged)
+    return replace(run, points=tuple(points), fidelity=tuple(flags))
+
+
+def _logged(point: MetricPoint) -> tuple[str, int, int]:
+    """The order of points; a stable sort keeps the order of logging within it."""
+    return point.metric, point.timestamp, point.step
+
+
+_TREE = r"[0-9a-f]{40}|[0-9a-f]{64}"
 
 _PRECEDENCE: tuple[MetricRole, ...] = ("hold-out", "validation", "training", "other")
 
@@ -110,16 +201,38 @@ def _text(value: Scalar) -> str | None:
     return None if value is None or value == "" else str(value)
 
 
-def _code(run: ImportedRun, facts: FactMap) -> CodeVersion:
-    commit = _text(_lookup(run, facts.code_commit)) or run.code.commit
+def _code(run: ImportedRun, facts: FactMap, environment: Mapping[str, Scalar]) -> CodeVersion:
+    """The code version: as ``facts`` says, else as the tracker has it, else as `bundler capture` saw it."""
+    seen = _captured(environment)
+    code = run.code
     dirty = (_text(_lookup(run, facts.code_dirty)) or "").lower()
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    repository = run.code.repository
+    recorded = code.dirty if code.dirty is not None else seen.dirty
+    repository = code.repository or seen.repository
+    commit = _text(_lookup(run, facts.code_commit)) or code.commit or seen.commit
+    # A tree belongs to its commit.
+    tree = code.tree or (seen.tree if commit == seen.commit else None)
     return replace(
-        run.code,
+        code,
         repository=None if repository is None else without_credentials(repository),
         commit=commit,
-        dirty=known.get(dirty, run.code.dirty),
+        branch=code.branch or seen.branch,
+        tree=tree if re.fullmatch(_TREE, tree or "") else None,
+        dirty=known.get(dirty, recorded),
+    )
+
+
+def _captured(environment: Mapping[str, Scalar]) -> CodeVersion:
+    """The code version in what `bundler capture` wrote; other environments have no such words."""
+    if environment.get("format") != CAPTURE_FORMAT:
+        return CodeVersion()
+    dirty = environment.get("code.dirty")
+    return CodeVersion(
+        repository=_text(environment.get("code.remote")),
+        commit=_text(environment.get("code.commit")),
+        branch=_text(environment.get("code.branch")),
+        dirty=dirty if isinstance(dirty, bool) else None,
+        tree=_text(environment.get("code.tree")),
     )
 
 
@@ -175,6 +288,14 @@ def _writable(value: Scalar, field: str, flags: list[FidelityFlag]) -> Scalar:
         FidelityFlag(field=field, flag="type_lost", detail="a number that JSON cannot carry")
     )
     return text
+
+
+def _environment(run: ImportedRun, flags: list[FidelityFlag]) -> dict[str, Scalar]:
+    """What the tracker itself recorded of hardware and software."""
+    return {
+        name: _writable(value, f"environment.{name}", flags)
+        for name, value in run.environment.items()
+    }
 
 
 def read_environment(data: bytes | None, flags: list[FidelityFlag]) -> Mapping[str, Scalar]:

@@ -66,11 +66,18 @@ def _bits(value: float) -> bytes:
 def differing_knobs(
     declared: Mapping[str, Scalar], rerun: Mapping[str, Scalar]
 ) -> tuple[Knob, ...]:
-    """The recorded facts of the environment that are not the same."""
+    """The recorded facts of the environment that are not the same, but for those that are never the same."""
     return tuple(
         Knob(name=name, declared=declared.get(name), rerun=rerun.get(name))
         for name in sorted(declared.keys() | rerun.keys())
-        if declared.get(name) != rerun.get(name)
+        if declared.get(name) != rerun.get(name) and not _of_the_moment(name)
+    )
+
+
+def _of_the_moment(name: str) -> bool:
+    """Whether a fact says when, where and by whom something ran (as `bundler capture` calls them), not how."""
+    return name in {"captured_at", "command", "host", "user", "prefix"} or name.startswith(
+        ("code.", "not_recorded.")
     )
 
 

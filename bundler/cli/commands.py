@@ -37,35 +37,45 @@ class VerifyOptions:
     keep: Path | None
 
 
-def run_init(folder: Path, output: Path | None, experiment: str | None) -> None:
+def run_init(
+    folder: Path, output: Path | None, experiment: str | None, sources: tuple[str, ...]
+) -> None:
     """``bundler init``."""
+    from bundler.config import source_of
     from bundler.starter import write_starter
 
     target = output or folder / "bundle.yaml"
-    todo = write_starter(folder, target, experiment)
+    todo = write_starter(folder, target, experiment, tuple(map(source_of, sources)))
     click.echo(f"wrote {target}; {todo} places are marked TODO: only a human can fill them")
     click.echo("next: edit it, then `build-bundle " + str(target) + " -o BUNDLE --key KEY.pem`")
 
 
 def run_keygen(output: Path, algorithm: str) -> None:
     """``bundler keygen``."""
-    _refuse_inside_a_bundle(output, "-o")
+    refuse_inside_a_bundle(output, "-o")
     signer = generate(output, algorithm)  # type: ignore[arg-type]  # click checked the choice
     click.echo(f"wrote {output / 'key.pem'} (secret) and {output / 'trust.pem'} (hand it out)")
     click.echo(f"key id {signer.keyid}: publish it where assessors can compare it")
 
 
 def run_build(  # noqa: PLR0913  # one argument an option
-    config: Path, output: Path, key: Path, *, as_tar: bool, strict: bool, previous: Path | None
+    config: Path,
+    output: Path,
+    key: Path,
+    *,
+    as_tar: bool,
+    strict: bool,
+    previous: Path | None,
+    sources: tuple[str, ...],
 ) -> None:
     """``build-bundle``."""
     from bundler.build import Request, build
     from bundler.cli.console import Bars, show_built
-    from bundler.config import load
+    from bundler.config import load, with_sources
 
-    _refuse_inside_a_bundle(output, "-o")
+    refuse_inside_a_bundle(output, "-o")
     request = Request(
-        config=load(config),
+        config=with_sources(load(config), sources),
         base=config.resolve().parent,
         target=output,
         signer=load_signer(key),
@@ -92,14 +102,14 @@ def run_verify(options: VerifyOptions) -> int:
         )
     for path, option in ((options.report, "--report"), (options.keep, "--keep")):
         if path is not None:
-            _refuse_inside_a_bundle(path, option, options.bundle)
+            refuse_inside_a_bundle(path, option, options.bundle)
     if options.keep is not None:
         _refuse_existing(options.keep, "the re-run is kept in a new folder")
     signer = None
     if options.key is not None:
         signer = load_signer(options.key)
         _refuse_existing(_beside(options.bundle, "vsa.dsse.json"), _NEVER)
-    keys = _load_trust(options.trust)
+    keys = load_trust(options.trust)
     bars = Bars()
     how = RerunOptions(
         # Not resolved: a virtual environment is known by the path of its interpreter.
@@ -137,8 +147,8 @@ def run_site(bundle: Path, report: Path | None, trust: tuple[Path, ...], output:
     from bundler.site import render
     from bundler.storage import open_bag
 
-    _refuse_inside_a_bundle(output, "-o", bundle)
-    seen, keys = _load_report(report), _load_trust(trust)
+    refuse_inside_a_bundle(output, "-o", bundle)
+    seen, keys = _load_report(report), load_trust(trust)
     with _told_if_whole(output, "the site"):
         pages = render(open_bag(bundle), seen, keys, output, Bars())
         click.echo(f"wrote {pages} pages; open {output / 'index.html'}")
@@ -173,7 +183,8 @@ def _beside(bundle: Path, suffix: str) -> Path:
     return bundle.with_name(f"{bundle.name}.{suffix}")
 
 
-def _load_trust(paths: tuple[Path, ...]) -> tuple[Key, ...]:
+def load_trust(paths: tuple[Path, ...]) -> tuple[Key, ...]:
+    """The public keys in the files that were given with ``--trust``."""
     keys: list[Key] = []
     for path in paths:
         try:
@@ -222,7 +233,7 @@ def _read_earlier(path: Path, keys: tuple[Key, ...]) -> Predecessor:
     )
 
 
-def _refuse_inside_a_bundle(path: Path, option: str, bundle: Path | None = None) -> None:
+def refuse_inside_a_bundle(path: Path, option: str, bundle: Path | None = None) -> None:
     """A bundle is the provider's, and one file more breaks it: nothing is written into ``bundle`` or any other."""
     target = Path(os.path.realpath(path))
     named = Path(os.path.realpath(bundle)) if bundle is not None else None

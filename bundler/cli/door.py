@@ -19,9 +19,18 @@ from typing import Any
 import click
 
 from bundler import __version__
+from bundler.cli.capture import capture
+from bundler.cli.logs import log_export, log_template
 from bundler.errors import BundlerError
 
 _FILE = click.Path(path_type=Path)
+_FROM = click.option(
+    "--from",
+    "sources",
+    multiple=True,
+    metavar="TRACKER:STORE[#EXPERIMENT]",
+    help="Where the runs are; several can be given.",
+)
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -31,8 +40,9 @@ def cli() -> None:
     """Signed, re-executable evidence of how an AI model was developed and selected.
 
     \b
+    Training:   bundler capture, bundler log-template
     Provider:   bundler init, bundler keygen, bundler build (= build-bundle)
-    Assessor:   bundler verify (= verify-bundle), bundler site
+    Assessor:   bundler verify (= verify-bundle), bundler site, bundler log-export
     """
 
 
@@ -40,7 +50,10 @@ def cli() -> None:
 @click.argument("folder", type=_FILE, default=".")
 @click.option("-o", "--output", type=_FILE, help="Where to write; default FOLDER/bundle.yaml.")
 @click.option("--experiment", help="The tracker's experiment, where there are several.")
-def init(folder: Path, output: Path | None, experiment: str | None) -> None:
+@_FROM
+def init(
+    folder: Path, output: Path | None, experiment: str | None, sources: tuple[str, ...]
+) -> None:
     """Write a commented bundle.yaml for the training repository FOLDER.
 
     Everything that can be detected is filled in, and says where it came from. What only a
@@ -49,10 +62,11 @@ def init(folder: Path, output: Path | None, experiment: str | None) -> None:
     \b
     Example:
       cd my-training-repository && bundler init
+      bundler init --from wandb:wandb --from experiment-log:baselines.csv
     """
     from bundler.cli.commands import run_init
 
-    run_init(folder, output, experiment)
+    run_init(folder, output, experiment, sources)
 
 
 @cli.command(short_help="Make a key pair to sign bundles with.")
@@ -89,6 +103,7 @@ def keygen(output: Path, algorithm: Any) -> None:
 @click.option(
     "--previous", type=_FILE, help="The bundle of the release before: its log is continued."
 )
+@_FROM
 def build(config: Path, output: Path, key: Path, **options: Any) -> None:
     """Package the runs that CONFIG names into a signed evidence bundle.
 
@@ -97,6 +112,10 @@ def build(config: Path, output: Path, key: Path, **options: Any) -> None:
       build-bundle -o release-1.0.0 --key keys/key.pem
       build-bundle bundle.yaml -o release-1.1.0.tar --tar --strict \\
         --key keys/key.pem --previous release-1.0.0
+      build-bundle -o release-1.0.0 --key keys/key.pem \\
+        --from mlflow:http://127.0.0.1:5000#scoring --from experiment-log:old.xlsx
+
+    --from stands instead of the section sources of CONFIG.
 
     \b
     Exit codes:
@@ -193,6 +212,9 @@ def site(bundle: Path, report: Path | None, trust: tuple[Path, ...], output: Pat
 
     run_site(bundle, report, trust, output)
 
+
+for _command in (capture, log_template, log_export):
+    cli.add_command(_command)
 
 COMMANDS: dict[str, click.Command] = {
     "bundler": cli,

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from bundler.errors import EnvironmentNotRecreatableError
-from bundler.lockfiles import normalise
+from bundler.lockfiles import agrees, normalise
 from bundler.report import Knob
 
 # Isolated mode: neither the user's site-packages nor PYTHON* variables decide what is seen.
@@ -39,27 +39,30 @@ def installed(python: Path) -> dict[str, str]:
 
 
 def differences(
-    declared: Mapping[str, str],
+    declared: Mapping[str, str | tuple[str, ...]],
     found: Mapping[str, str],
     *,
     python: Path,
     conditional: Collection[str] = (),
+    lock: str = "data/environment/requirements.txt",
 ) -> tuple[Knob, ...]:
-    """Packages in another version than declared. A local label (``+cpu``) counts only where it is declared.
+    """Packages in another version than declared: none of those that the lock allows, if it allows several.
 
-    Raises :class:`EnvironmentNotRecreatableError` if a declared package is not installed at all, unless it is one of
-    the ``conditional`` ones, which need not be.
+    A local label (``+cpu``) counts only where it is declared. ``lock`` is the path of the list in the bundle. Raises
+    :class:`EnvironmentNotRecreatableError` if a declared package is not installed at all, unless it is one of the
+    ``conditional`` ones, which need not be.
     """
-    missing = sorted(name for name in declared if name not in found and name not in conditional)
+    versions = {name: (each,) if isinstance(each, str) else each for name, each in declared.items()}
+    missing = sorted(name for name in versions if name not in found and name not in conditional)
     if missing:
-        pins = " ".join(f"{name}=={declared[name]}" for name in missing[:8])
+        pins = " ".join(f"{name}=={versions[name][0]}" for name in missing[:8])
         raise EnvironmentNotRecreatableError(
             f"{len(missing)} declared packages are not installed for {python}: {', '.join(missing[:8])}",
             remedy=f"Install the declared versions: {python} -m pip install {pins}"
-            " (the whole list is data/environment/requirements.txt in the bundle).",
+            f" (the whole list is {lock} in the bundle).",
         )
     return tuple(
-        Knob(name=f"package {name}", declared=version, rerun=found[name])
-        for name, version in sorted(declared.items())
-        if name in found and version not in {found[name], found[name].partition("+")[0]}
+        Knob(name=f"package {name}", declared=" or ".join(allowed), rerun=found[name])
+        for name, allowed in sorted(versions.items())
+        if name in found and not any(agrees(version, found[name]) for version in allowed)
     )

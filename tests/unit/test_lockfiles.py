@@ -70,7 +70,7 @@ def test_a_marker_makes_a_package_conditional():
     lock = parse_requirements(
         f"colorama==0.4.6 ; sys_platform == 'win32' \\\n {HASH}\nb==1; python_version>'3' \nc==2"
     )
-    assert lock.packages == {"colorama": "0.4.6", "b": "1", "c": "2"}
+    assert lock.packages == {"b": "1", "c": "2", "colorama": "0.4.6"}
     assert lock.conditional == ("b", "colorama")
     assert not lock.hashed
 
@@ -91,5 +91,49 @@ def test_long_lines_are_cut():
     assert len(parse_requirements("x" * 500).unpinned[0]) == 80
 
 
+def test_every_version_of_a_fork_is_kept():
+    lock = parse_requirements(
+        f"a==2 ; python_version>='3.12' {HASH}\na==1;python_version<'3.12' {HASH}\n"
+    )
+    assert lock.versions == {"a": ("1", "2")}
+    assert lock.packages == {"a": "1 or 2"}
+    assert lock.conditional == ("a",)
+
+
+def test_spellings_of_a_hash():
+    assert parse_requirements(f"a==1 {HASH.replace('=', ' ')}").hashed
+    assert parse_requirements("a==1 --hash=sha512:" + "0" * 128).hashed
+    assert not parse_requirements("a==1 --hash=sha256:" + "0" * 63).hashed
+    # Any of the files may be installed, so the worst counts.
+    assert not parse_requirements(f"a==1 {HASH} --hash=md5:" + "0" * 32).hashed
+
+
+def test_completeness_cannot_be_read_from_a_requirements_file():
+    lock = parse_requirements(f"a==1 {HASH}\n")
+    assert (lock.format, lock.answer) == ("requirements.txt", "cannot be shown")
+    assert "does not say what its packages depend upon" in lock.reasons[0]
+
+
+def test_what_is_open_is_named_and_counted():
+    lock = parse_requirements("a>=1\nb\nc\nd\ne==1\nf==1 --hash=md5:" + "0" * 32)
+    assert lock.answer == "no"
+    assert lock.reasons[:3] == (
+        "4 packages without an exact version: a>=1, b, c and 1 more.",
+        "1 package without a hash: e.",
+        "1 package with no hash but MD5 or SHA-1, which another file can be made to have: f.",
+    )
+
+
+def test_an_empty_list_shows_nothing():
+    lock = parse_requirements("")
+    assert (lock.answer, lock.reasons) == ("cannot be shown", ("The file names no package.",))
+
+
+def test_reasons_do_not_steer_a_terminal():
+    lock = parse_requirements("\x1b[31ma\n")
+    assert lock.reasons[0].isprintable()
+
+
 def test_names_are_normalised_as_pep_503_says():
     assert normalise("Foo.-_Bar") == "foo-bar"
+    assert normalise("_libgcc_mutex") == "_libgcc-mutex"

@@ -1,12 +1,21 @@
-"""Zip files of trackers, read within bounds: their maker may want to exhaust or mislead the reader."""
+"""Zip files of trackers, read within bounds: their maker may want to exhaust or mislead the reader.
+
+Members that lie upon each other, that are no plain files, or whose names could lead elsewhere make the whole file
+unreadable: no tracker writes them. A zip file inside a zip file is a member like any other and is not opened.
+"""
 
 from __future__ import annotations
 
+import errno
+import io
+import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from bundler.errors import SourceError, quoted
 from bundler.importers.files import unreadable
@@ -15,7 +24,25 @@ MAX_MEMBERS = 100_000
 MAX_TOTAL = 64 << 30
 """Most bytes of all members together, as they say themselves and as they turn out to be."""
 
+MAX_DIRECTORY = 16 << 20
+"""Most bytes of the directory at the end of the file: the standard library reads it at once."""
+
+MAX_NAME = 1024
+"""Most bytes of a member's name; no part of it may have more than a file name may (255)."""
+
 _CHUNK = 1 << 20
+_LOCAL_HEADER = 30
+_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    OverflowError,
+    ValueError,
+)
+"""What the standard library raises over a damaged zip file."""
 
 
 class Archive:
@@ -24,15 +51,15 @@ class Archive:
     def __init__(self, path: Path, file: zipfile.ZipFile) -> None:
         self._path = path
         self._file = file
-        self._members = {info.filename: info for info in file.infolist() if not info.is_dir()}
-        problem = self._problem(file.infolist())
+        problem = _problem(file.infolist(), file.start_dir)
         if problem is not None:
             raise damaged(path, problem)
-
-    @property
-    def names(self) -> tuple[str, ...]:
+        self._members = {info.filename: info for info in file.infolist() if not _is_folder(info)}
+        self.names = tuple(sorted(self._members))
         """Names of the members that are files, sorted."""
-        return tuple(sorted(self._members))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
 
     def read(self, name: str, *, limit: int) -> bytes:
         """The bytes of member ``name``, at most ``limit``. Raises :class:`SourceError`."""
@@ -43,56 +70,63 @@ class Archive:
         info = self._members.get(name)
         if info is None:
             raise damaged(self._path, f"no member {quoted(name)}")
-        left = min(limit, info.file_size)
         if info.file_size > limit:
             raise damaged(self._path, f"member {quoted(name)} of more than {limit:,} bytes")
+        left = info.file_size
         try:
             with self._file.open(info) as member:
                 while piece := member.read(_CHUNK):
                     left -= len(piece)
-                    if left < 0:
-                        raise damaged(self._path, f"member {quoted(name)} is longer than it says")
                     yield piece
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            raise damaged(
-                self._path, f"member {quoted(name)} at byte {info.header_offset}: {error}"
-            ) from None
+        except _BROKEN as error:
+            raise self._at(info, _words(error)) from None
         except OSError as error:
-            raise unreadable(self._path, error) from None
+            raise _failed(self._path, error) from None
+        # The standard library cuts what is longer, whose checksum then is wrong.
+        if left:
+            raise self._at(info, f"{left:,} bytes less than it says")
 
     def extract(self, name: str, target: Path) -> None:
-        """Write member ``name`` to the new file ``target``, with the folders that it needs."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("xb") as file:
-            for piece in self.chunks(name):
-                file.write(piece)
+        """Write member ``name`` to the new file ``target``, with the folders that it needs.
 
-    def _problem(self, members: list[zipfile.ZipInfo]) -> str | None:
-        if len(members) > MAX_MEMBERS:
-            return f"more than {MAX_MEMBERS:,} members"
-        if sum(info.file_size for info in members) > MAX_TOTAL:
-            return f"more than {MAX_TOTAL >> 30} GiB"
-        if len({info.filename for info in members}) < len(members):
-            return "two members of the same name"
-        for info in members:
-            if info.flag_bits & 1:
-                return f"member {quoted(info.filename)} is encrypted"
-            if not _plain(info.filename):
-                return f"a member called {quoted(info.filename)}"
-        return None
+        Raises :class:`SourceError` also where ``target`` exists: names may differ by case alone.
+        """
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as file:
+                self._copy(name, target, file)
+        except OSError as error:
+            raise SourceError(
+                f"member {quoted(name)} of {quoted(str(self._path), 200)} cannot be extracted:"
+                f" {error.strerror or error}",
+                remedy="Make room in the folder for temporary files, or name another one (TMPDIR).",
+            ) from None
+
+    def _copy(self, name: str, target: Path, file: BinaryIO) -> None:
+        try:
+            file.writelines(self.chunks(name))
+        except BaseException:
+            # Half a file must not pass for a whole one.
+            target.unlink()
+            raise
+
+    def _at(self, info: zipfile.ZipInfo, problem: str) -> SourceError:
+        where = f"member {quoted(info.filename)} at byte {info.header_offset:,}"
+        return damaged(self._path, f"{where}: {problem}")
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Archive]:
     """Open the zip file ``path``. Raises :class:`SourceError` that names the file and what is wrong with it."""
-    try:
-        file = zipfile.ZipFile(path)
-    except OSError as error:
-        raise unreadable(path, error) from None
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
-        raise damaged(path, str(error)) from None
-    with file:
-        yield Archive(path, file)
+    with _file(path) as stream:
+        try:
+            file = zipfile.ZipFile(stream)
+        except _BROKEN as error:
+            raise damaged(path, _words(error)) from None
+        except OSError as error:
+            raise _failed(path, error) from None
+        with file:
+            yield Archive(path, file)
 
 
 def damaged(path: Path, problem: str) -> SourceError:
@@ -103,13 +137,105 @@ def damaged(path: Path, problem: str) -> SourceError:
     )
 
 
+class _Bounded(io.FileIO):
+    """A file of which nobody can read much at once, however large it says that its directory is."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MAX_DIRECTORY:
+            raise zipfile.BadZipFile(f"a directory of more than {MAX_DIRECTORY >> 20} MiB")
+        return super().read(MAX_DIRECTORY if size is None or size < 0 else size)
+
+
+def _file(path: Path) -> io.FileIO:
+    try:
+        # Before it is opened: a pipe would wait for a writer.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise damaged(path, "not a file")
+        return _Bounded(path)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except ValueError as error:  # a NUL character
+        raise damaged(path, str(error)) from None
+
+
+def _failed(path: Path, error: OSError) -> SourceError:
+    """An error of the system while reading: a position that cannot be is the fault of the zip file."""
+    return damaged(path, "an offset") if error.errno == errno.EINVAL else unreadable(path, error)
+
+
+def _words(error: Exception) -> str:
+    """What the standard library says: escaped, for it quotes what it has read, and cut."""
+    return quoted(str(error) or type(error).__name__, 200)[1:-1]
+
+
+def _problem(members: list[zipfile.ZipInfo], directory: int) -> str | None:
+    """What no tracker writes. ``directory`` is where the members end."""
+    if len(members) > MAX_MEMBERS:
+        return f"more than {MAX_MEMBERS:,} members"
+    if sum(info.file_size for info in members) > MAX_TOTAL:
+        return f"more than {MAX_TOTAL >> 30} GiB"
+    for info in members:
+        problem = _member_problem(info)
+        if problem is not None:
+            return f"member {quoted(info.orig_filename)} {problem}"
+    return _clash(members) or _overlap(members, directory)
+
+
+def _member_problem(info: zipfile.ZipInfo) -> str | None:
+    if info.flag_bits & 0x2041:  # plainly, strongly, or with its directory
+        return "is encrypted"
+    if info.compress_type not in _METHODS:
+        return f"is compressed by method {info.compress_type}, not by deflate"
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind not in {0, stat.S_IFDIR if _is_folder(info) else stat.S_IFREG}:
+        return "is a link or a special file"
+    # The standard library ends a name at NUL and makes the system's separators slashes.
+    if info.orig_filename != info.filename or not _plain(info.filename):
+        return "has a name that could lead elsewhere"
+    parts = info.filename.encode("utf-8", "surrogatepass").split(b"/")
+    if len(info.filename) > MAX_NAME or max(map(len, parts)) > 255:
+        return "has a name that is too long"
+    return None
+
+
+def _is_folder(info: zipfile.ZipInfo) -> bool:
+    # Not ZipInfo.is_dir(), which fails at an empty name.
+    return info.filename.endswith("/")
+
+
 def _plain(name: str) -> bool:
     path = PurePosixPath(name)
     return (
         bool(path.parts)
+        and str(path) == name.removesuffix("/")
         and not path.is_absolute()
         and ".." not in path.parts
-        and not any(ord(each) < 32 for each in name)
+        and not any(ord(each) < 32 or 127 <= ord(each) < 160 for each in name)
         and "\\" not in name
-        and ":" not in name.partition("/")[0]
+        and ":" not in path.parts[0]
     )
+
+
+def _clash(members: list[zipfile.ZipInfo]) -> str | None:
+    """Two members in one place: of the same name, or a file where another one needs a folder."""
+    names = [info.filename.removesuffix("/") for info in members]
+    if len(set(names)) < len(names):
+        return "two members of the same name"
+    files = {info.filename for info in members if not _is_folder(info)}
+    for name in names:
+        below = next(
+            (str(each) for each in PurePosixPath(name).parents if str(each) in files), None
+        )
+        if below is not None:
+            return f"member {quoted(name)} lies below {quoted(below)}, which is a file"
+    return None
+
+
+def _overlap(members: list[zipfile.ZipInfo], directory: int) -> str | None:
+    """Members that share bytes: a small file could hold as much as one likes."""
+    ordered = sorted(members, key=lambda info: info.header_offset)
+    ends = [*(info.header_offset for info in ordered[1:]), directory]
+    for info, end in zip(ordered, ends, strict=False):
+        if info.header_offset + _LOCAL_HEADER + info.compress_size > end:
+            return f"member {quoted(info.filename)} reaches into what follows"
+    return None

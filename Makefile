@@ -28,13 +28,16 @@ imports: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 tests: $(VENV)/.dev
-	@scripts/system-packages.sh bwrap=bubblewrap chromium git openssl
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term --cov-fail-under=95 --durations=8
+	@scripts/system-packages.sh bwrap=bubblewrap chromium git openssl \
+		"$$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null | tail -n 1)=postgresql"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=95 --durations=8
 
 bench: $(VENV)/.dev ## measure import, hashing and start-up beside their peers
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/hashing.py
 	$(BIN)/python benchmarks/mlflow_import.py
+	$(BIN)/python benchmarks/mlflow_rest.py
+	$(BIN)/python benchmarks/build_memory.py
 
 example: ## train all runs of the example anew (3 minutes; rewrites the committed store)
 	$(PYTHON) -m venv build/example-venv

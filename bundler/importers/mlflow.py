@@ -1,4 +1,4 @@
-"""MLflow: tracking stores in a SQLite file and in a folder (file store), read without MLflow.
+"""MLflow: a tracking server over REST, and stores in a database or a folder (file store), read without MLflow.
 
 What MLflow does to values, and what is done about it here: its SQL store writes NaN as 0.0 beside a flag and infinities
 as the largest double, and they come back as NaN and infinities; parameters are text; a data set's digest covers
@@ -7,10 +7,13 @@ its first 10,000 rows and is kept as a label only. Each is named in the record's
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
 
 from bundler.errors import SourceError, quoted
 from bundler.importers import mlflow_files, mlflow_sql
@@ -19,13 +22,34 @@ from bundler.importers.files import unreadable
 from bundler.importers.mlflow_artefacts import Places
 from bundler.importers.mlflow_files import FileStore
 from bundler.importers.mlflow_sql import SqlStore
-from bundler.importers.model import ImportedRun, ImportSession
+from bundler.importers.model import ImportedRun, ImportSession, Store
+from bundler.records import without_credentials
 
 _SUFFIXES = (".db", ".sqlite")
 
 
+class _Reader(Protocol):
+    """One open store of any kind."""
+
+    def experiments(self) -> list[Experiment]:
+        """All experiments, deleted ones included, those with most runs first."""
+
+    def candidates(self, wanted: str | None) -> list[Experiment]:
+        """Those among which ``wanted`` is to be chosen; a store may leave out those that it cannot be."""
+
+    def runs(self, experiment: Experiment, places: Places) -> Iterator[ImportedRun]:
+        """All runs of ``experiment``, by start time and id."""
+
+    def check(self) -> None:
+        """Raise :class:`SourceError` if what was read may be half of one state and half of another."""
+
+
 class MlflowImporter:
-    """Reads MLflow stores: a SQLite file, or a folder that holds ``meta.yaml`` of experiments."""
+    """Reads MLflow stores.
+
+    A SQLite file, a folder that holds ``meta.yaml`` of experiments, the address of a tracking server
+    (``https://…``), or the SQLAlchemy URL of a database (``postgresql://…``).
+    """
 
     name = "mlflow"
 
@@ -39,15 +63,15 @@ class MlflowImporter:
         found += [each for each in (folder / "mlruns", folder) if mlflow_files.is_store(each)]
         return tuple(found)
 
-    def experiments(self, store: Path) -> tuple[str, ...]:
+    def experiments(self, store: Store) -> tuple[str, ...]:
         """Names of the experiments in ``store``, those with most runs first."""
-        with _opened(store) as reader:
+        with _opened(_local(store)) as reader:
             return tuple(each.name for each in reader.experiments())
 
     @contextmanager
     def open(
         self,
-        store: Path,
+        store: Store,
         *,
         experiment: str | None,
         artefacts: Path | None,
@@ -58,9 +82,12 @@ class MlflowImporter:
         ``confined``: artefacts outside the folder of the store and ``artefacts`` are unreachable, so that a store that
         somebody else made cannot point at the reader's own files.
         """
-        places = Places(beside=store.parent, given=artefacts, confined=confined)
+        store = _local(store)
+        beside = store.parent if isinstance(store, Path) else None
+        places = Places(beside=beside, given=artefacts, confined=confined)
         with _opened(store) as reader:
-            yield _Session(reader, choose(reader.experiments(), experiment, store), places)
+            known = reader.candidates(experiment)
+            yield _Session(reader, choose(known, experiment, _shown(store)), places)
             reader.check()
 
 
@@ -68,7 +95,7 @@ class MlflowImporter:
 class _Session:
     """The runs of one experiment, read anew each time."""
 
-    reader: FileStore | SqlStore
+    reader: _Reader
     experiment: Experiment
     places: Places
 
@@ -79,8 +106,44 @@ class _Session:
         return self.reader.runs(self.experiment, self.places)
 
 
-def _opened(store: Path) -> AbstractContextManager[FileStore | SqlStore]:
-    return nullcontext(FileStore(store)) if _is_folder(store) else mlflow_sql.opened(store)
+@contextmanager
+def _opened(store: Store) -> Iterator[_Reader]:
+    if isinstance(store, Path):
+        if _is_folder(store):
+            yield FileStore(store)
+        else:
+            with mlflow_sql.opened(store) as tables:
+                yield tables
+    elif store.lower().startswith(("http://", "https://")):
+        # A verifier never comes here, and does not load what speaks to servers.
+        from bundler.importers import mlflow_rest  # noqa: PLC0415
+
+        with mlflow_rest.opened(store, os.environ) as server:
+            yield server
+    else:
+        from bundler.importers import mlflow_alchemy  # noqa: PLC0415
+
+        with mlflow_alchemy.opened(store) as tables_:
+            yield SqlStore(tables_)
+
+
+def _local(store: Store) -> Store:
+    """``store``, as a path where it is a file or folder by another name: SQLite needs no extra, nor a folder."""
+    if isinstance(store, Path):
+        return store
+    scheme, found, rest = store.partition("://")
+    if not found:
+        return Path(store)
+    if scheme.lower() == "sqlite" and rest.startswith("/") and "?" not in rest:
+        return Path(unquote(rest[1:]))
+    if scheme.lower() == "file":
+        return Path(unquote(urlsplit(store).path))
+    return store
+
+
+def _shown(store: Store) -> Store:
+    """How a message names ``store``: an address may hold a password."""
+    return store if isinstance(store, Path) else without_credentials(store)
 
 
 def _is_folder(store: Path) -> bool:
@@ -94,5 +157,5 @@ def _is_folder(store: Path) -> bool:
         raise unreadable(store, error) from None
     raise SourceError(
         f"no MLflow store at {quoted(str(store), 200)}",
-        remedy="Give the path of the SQLite file (mlflow.db) or of the folder mlruns.",
+        remedy="Give the path of the SQLite file (mlflow.db) or of the folder mlruns, or the address of the server.",
     )

@@ -21,10 +21,10 @@ NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 class Places:
     """Where artefacts may lie: ``beside`` the store, and in the folder ``given`` for the artefact server.
 
-    ``confined``: nowhere else, even if the store names an absolute path.
+    ``confined``: nowhere else, even if the store names an absolute path. Beside a database server lies nothing.
     """
 
-    beside: Path
+    beside: Path | None
     given: Path | None
     confined: bool = True
 
@@ -41,9 +41,9 @@ class Places:
         except ValueError:
             return None, "not an address"
         if parts.scheme == "mlflow-artifacts":
-            root = self.given or self.beside / "mlartifacts"
+            root = self.given or (self.beside and self.beside / "mlartifacts")
             names = tuple(name for name in unquote(parts.path).split("/") if name)
-            if not self._is_folder(root):
+            if root is None or not self._is_folder(root):
                 return None, "mlflow-artifacts: no folder of the artefact server is here"
             if not _plain(names):
                 return None, "not a path"
@@ -63,14 +63,16 @@ class Places:
         names = parts[1:] if windows or location.startswith("/") else parts
         tails = [names[-count:] for count in (4, 3, 2) if len(names) >= count]
         tails = [tail for tail in tails if _plain(tail)]
-        roots = [self.beside, self.beside / "mlruns", self.beside / "mlartifacts"]
-        named = [] if windows else [self.beside / location]
+        beside = self.beside
+        roots = [beside, beside / "mlruns", beside / "mlartifacts"] if beside else []
+        named = [] if windows else [(beside or Path("/")) / location]
         given = [self.given.joinpath(*tail) for tail in tails] if self.given else []
         moved = [root.joinpath(*tail) for root in roots for tail in tails]
         folder, problem = self._first([*given, *named, *moved])
         # A folder that is there but must not be read is not one that was never made.
         if folder is None and len(names) >= 3 and not any(map(self._is_folder, named)):
             # The experiment's own folder is there, wherever it was moved to, not merely a place for such folders.
+            roots += [self.given] if self.given else []
             longer = [root.joinpath(*tail) for root in roots for tail in tails if len(tail) > 2]
             experiments = {each.parent.parent for each in [*named, *longer]} - set(roots)
             if any(self._is_folder(each) and self._allowed(each) for each in experiments):
@@ -87,7 +89,7 @@ class Places:
     def _allowed(self, folder: Path) -> bool:
         if not self.confined:
             return True
-        allowed = [self.beside.resolve(), *([self.given.resolve()] if self.given else [])]
+        allowed = [each.resolve() for each in (self.beside, self.given) if each is not None]
         return any(folder.resolve().is_relative_to(each) for each in allowed)
 
     def _is_folder(self, path: Path) -> bool:

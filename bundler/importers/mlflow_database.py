@@ -10,20 +10,177 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from bundler.errors import SourceError, quoted
 from bundler.importers.files import unreadable
+from bundler.importers.values import text
 
 MAGIC = b"SQLite format 3\0"
 
+# A re-run's output may be read by this module: its maker may want to exhaust the reader.
+MAX_ROWS = 5_000_000
+"""Most rows of one answer, for instance the metric points of one run: more than 1 GB of memory."""
+
+MAX_TEXT = 1 << 28
+"""Most bytes of text in one answer. A column's default value can make much of a small file."""
+
+MAX_LENGTH = 1 << 26
+"""Most bytes of one value or row; MLflow keeps data set profiles of up to 16 MB."""
+
+AT_ONCE = 10_000
+"""So many rows are taken from a database in one go."""
+
+_STEP = 100_000
+_SECONDS_OF_STEPS = 5_000
+"""SQLite does about this many hundred thousand steps in a few seconds; a reader of an honest store needs fewer."""
+
+
+class Database(Protocol):
+    """What holds MLflow's tables. All errors of a database come out as :class:`SourceError`."""
+
+    kind: str
+    """What a record calls the store."""
+    shown: str
+    """How a message names it."""
+    advice: str
+    """What to do about a value that cannot be."""
+    as_logged: str
+    """The end of a query for points that gives them in their order; empty where the order of logging is not kept."""
+
+    def columns(self, table: str) -> Mapping[str, str]:
+        """Names and declared types of a table's columns; none if there is no such table."""
+
+    def rows(self, query: str, *, stream: bool = False, **values: object) -> Iterator[Any]:
+        """The rows of ``query``, with ``values`` for its ``:names``; ``stream``: there may be very many.
+
+        One query at a time: all rows are taken before the next query is asked.
+        """
+
+    def prepare(self, lookups: Mapping[str, str]) -> None:
+        """Make ready for asking each table of ``lookups`` by its column, once a run."""
+
+    def mangled(self) -> int:
+        """How many texts were no UTF-8 since this was asked last; they were escaped."""
+
+    def check(self) -> None:
+        """Raise :class:`SourceError` if the store is not what it was when it was opened."""
+
+
+class SqliteFile:
+    """A SQLite file, open for reading."""
+
+    kind = "sqlite"
+    advice = "Check it with `sqlite3 FILE 'PRAGMA integrity_check'` and use an intact copy."
+    as_logged = " ORDER BY m.key, m.timestamp, m.step, m.rowid"
+
+    def __init__(self, connection: sqlite3.Connection, store: Path, before: object) -> None:
+        connection.text_factory = self._text
+        connection.isolation_level = None
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_LENGTH)
+        connection.set_progress_handler(self._is_spent, _STEP)
+        self.shown = shown(store)
+        self._connection = connection
+        self._store = store
+        self._before = before
+        self._mangled = 0
+        self._text_left = MAX_TEXT
+        # Copying a table takes some steps for each of its bytes.
+        self._most_steps = _SECONDS_OF_STEPS + store.stat().st_size // 1000
+        self._steps_left = self._most_steps
+        connection.execute("PRAGMA trusted_schema=OFF")
+
+    def check(self) -> None:
+        """Refuse a store that is not what it was when it was opened: half of what was read would be old."""
+        if identity(self._store) != self._before:
+            raise SourceError(
+                f"{self.shown} changed while it was being read",
+                remedy="Stop what writes into it, or import a copy.",
+            ) from None
+
+    def columns(self, table: str) -> dict[str, str]:
+        """None if ``table`` is no plain table: a view can be an endless computation."""
+        plain = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :table AND sql NOT LIKE 'CREATE VIRTUAL%'"
+        if not list(self.rows(plain, table=table)):
+            return {}
+        return dict(self.rows("SELECT name, type FROM pragma_table_info(:table)", table=table))
+
+    def prepare(self, lookups: Mapping[str, str]) -> None:
+        """Copy tables that cannot be asked by run (old stores) into temporary ones: the import stays linear."""
+        for table, column in lookups.items():
+            leading = self.rows(
+                "SELECT i.name FROM pragma_index_list(:table) l, pragma_index_info(l.name) i WHERE i.seqno = 0",
+                table=table,
+            )
+            if (column,) not in list(leading):
+                for step in (
+                    f"CREATE TEMP TABLE IF NOT EXISTS {table} AS SELECT * FROM main.{table}",  # noqa: S608  # fixed names
+                    f"CREATE INDEX IF NOT EXISTS temp.by_{table} ON {table} ({column})",
+                ):
+                    list(self.rows(step))
+
+    def rows(self, query: str, *, stream: bool = False, **values: object) -> Iterator[Any]:
+        """See :class:`Database`. Ends a query that takes longer than any of an honest store."""
+        self._text_left = MAX_TEXT
+        self._steps_left = self._most_steps
+        count = 0
+        try:
+            cursor = self._connection.execute(query, values)
+            while some := cursor.fetchmany(AT_ONCE):
+                count += len(some)
+                if count > MAX_ROWS:
+                    raise exhausting(self.shown)
+                yield from some
+        except (sqlite3.Error, UnicodeError) as error:
+            # UnicodeError: a damaged name in SQLite's own message.
+            self.check()
+            if self._steps_left < 0:
+                raise exhausting(self.shown) from None
+            raise unreadable_database(self._store, error) from None
+
+    def mangled(self) -> int:
+        """See :class:`Database`."""
+        count, self._mangled = self._mangled, 0
+        return count
+
+    def _is_spent(self) -> bool:
+        """Called by SQLite now and then; ``True`` ends the query. Damaged pages can lead in circles."""
+        self._steps_left -= 1
+        return self._steps_left < 0
+
+    def _text(self, data: bytes) -> str:
+        """A text that is not UTF-8 must not end the import; it is counted and flagged."""
+        self._text_left -= len(data)
+        if self._text_left < 0:
+            raise exhausting(self.shown)
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            self._mangled += 1
+            return text(data)
+
 
 @contextmanager
-def connected(store: Path) -> Iterator[sqlite3.Connection]:
-    """A read-only connection to the file ``store``. Raises :class:`SourceError` for what is none or is half written."""
+def opened(store: Path) -> Iterator[SqliteFile]:
+    """Open the file ``store``. Raises :class:`SourceError` for what is none or is half written.
+
+    Only what happens in here is translated: an error of the caller, such as a full disk, stays what it is.
+    """
+    with ExitStack() as stack:
+        try:
+            before = identity(store)
+            found = SqliteFile(stack.enter_context(_connected(store)), store, before)
+        except (sqlite3.Error, OSError) as error:
+            raise unreadable_database(store, error) from None
+        yield found
+
+
+@contextmanager
+def _connected(store: Path) -> Iterator[sqlite3.Connection]:
     with _readable(store) as file:
         # Bytes, because a file name need not be UTF-8; immutable, because nothing may be created beside it.
         uri = f"file:{quote(os.fsencode(file))}?mode=ro&immutable=1"
@@ -49,9 +206,22 @@ def unreadable_database(store: Path, error: Exception) -> SourceError:
     if isinstance(error, OSError):
         return unreadable(store, error)
     return SourceError(
-        f"{shown(store)} cannot be read as a SQLite database: {_words(error)}",
-        remedy="Check it with `sqlite3 FILE 'PRAGMA integrity_check'` and use an intact copy.",
+        f"{shown(store)} cannot be read as a SQLite database: {words(error)}",
+        remedy=SqliteFile.advice,
     )
+
+
+def exhausting(shown: str) -> SourceError:
+    """A bound that no store that MLflow wrote comes near."""
+    return SourceError(
+        f"{shown} takes more memory or time to read than any store that MLflow wrote",
+        remedy="Check it (`sqlite3 FILE 'PRAGMA integrity_check'`) and look at what has written it.",
+    )
+
+
+def words(error: Exception) -> str:
+    """A database's message in one line that cannot steer a terminal: it may quote what is in the database."""
+    return "damaged names" if isinstance(error, UnicodeError) else ascii(str(error))[1:-1][:200]
 
 
 @contextmanager
@@ -95,8 +265,3 @@ def _is_hot(journal: Path) -> bool:
 
 def _beside(file: Path, suffix: str) -> Path:
     return file.with_name(file.name + suffix)
-
-
-def _words(error: Exception) -> str:
-    """SQLite's message in one line that cannot steer a terminal: it may quote what is in the file."""
-    return "damaged names" if isinstance(error, UnicodeError) else ascii(str(error))[1:-1][:200]

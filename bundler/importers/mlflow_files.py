@@ -19,8 +19,11 @@ from bundler.importers.values import Flags, clean, flag_steps, integer, readable
 from bundler.records import DatasetVersion, Source
 from bundler.strict_yaml import parse_yaml
 
-_Described = tuple[Path, dict[str, Any]]
-"""A folder and what its ``meta.yaml`` says."""
+_Model = tuple[Path, object]
+"""The folder of a logged model, and where its ``meta.yaml`` says its files are."""
+
+_START = re.compile(rb"^start_time: (-?[0-9]{1,15})\r?$", re.MULTILINE)
+"""How MLflow writes the start of a run. Any other way is left to the YAML parser."""
 
 META = "meta.yaml"
 BIN = ".trash"
@@ -98,23 +101,29 @@ class FileStore:
             deleted=meta.get("lifecycle_stage") == "deleted" or folder.parent.name == BIN,
         )
 
+    def candidates(self, wanted: str | None) -> list[Experiment]:
+        """All experiments: counting their runs costs little here."""
+        return self.experiments()
+
     def runs(self, experiment: Experiment, places: Places) -> Iterator[ImportedRun]:
         """All runs, by start time and id."""
         folder = self._folders[experiment.id]
         try:
-            pairs = [(path, _meta(path)) for path in _run_folders(folder)]
-            models = [(path, _meta(path) or {}) for path in _folders(folder / "models")]
+            # No more than this of all runs is in memory at a time.
+            order = sorted((*_start(path), path.name) for path in _run_folders(folder))
+            produced: dict[str, list[_Model]] = {}
+            for path in _folders(folder / "models"):
+                meta = _meta(path) or {}
+                model = path, meta.get("artifact_location")
+                produced.setdefault(str(meta.get("source_run_id")), []).append(model)
             datasets = _Datasets(_folders(folder / "datasets"))
         except OSError as error:
             raise unreadable(folder, error) from None
-        produced: dict[str, list[_Described]] = {}
-        for path, meta in models:
-            produced.setdefault(str(meta.get("source_run_id")), []).append((path, meta))
-        pairs.sort(key=lambda pair: (_start(pair[1]), pair[0].name))
-        for path, described in pairs:
+        for _, _, name in order:
+            path = folder / name
             try:
-                reader = _Run(experiment, path, described, places)
-                run = reader.read(datasets, produced.get(path.name, []))
+                reader = _Run(experiment, path, _meta(path), places)
+                run = reader.read(datasets, produced.get(name, []))
             except OSError as error:
                 raise unreadable(path, error) from None
             yield run
@@ -156,7 +165,7 @@ class _Run:
         if meta is None:
             self._flag("run", "unreadable", META)
 
-    def read(self, datasets: _Datasets, models: list[_Described]) -> ImportedRun:
+    def read(self, datasets: _Datasets, models: list[_Model]) -> ImportedRun:
         """The run, its data sets described in ``datasets`` and its ``models`` included."""
         meta = self._meta
         run_id = readable_name(self._folder.name, self._flag, "run")
@@ -237,14 +246,13 @@ class _Run:
                 role=tags.get("mlflow.data.context") if isinstance(tags, dict) else None,
             )
 
-    def _files(self, models: list[_Described]) -> Iterator[ArtefactFile]:
+    def _files(self, models: list[_Model]) -> Iterator[ArtefactFile]:
         """The run's own artefacts and its logged models.
 
         They lie in its folder; MLflow makes that folder even if the artefacts go to a server or elsewhere.
         """
         places = [("", self._folder, self._meta.get("artifact_uri"))]
-        for model, meta in models:
-            places.append((f"models/{model.name}/", model, meta.get("artifact_location")))
+        places += [(f"models/{model.name}/", model, uri) for model, uri in models]
         for prefix, folder, uri in places:
             found: Path | None = folder / "artifacts"
             if isinstance(uri, str) and not _holds(uri, folder / "artifacts"):
@@ -305,9 +313,17 @@ def _meta(folder: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _start(meta: dict[str, Any] | None) -> tuple[bool, int]:
-    """Runs without a start time come first, as in SQL."""
-    start = integer((meta or {}).get("start_time"))
+def _start(run: Path) -> tuple[bool, int]:
+    """The start of a run, for the order; runs without one come first, as in SQL.
+
+    The whole description is read again with the run: YAML takes long, and all of them would be too much for memory.
+    """
+    file = run / META
+    if not file.is_symlink() and file.is_file():
+        lines = _START.findall(_bytes(file, MAX_META))
+        if len(lines) == 1:
+            return True, int(lines[0])
+    start = integer((_meta(run) or {}).get("start_time"))
     return start is not None, start or 0
 
 

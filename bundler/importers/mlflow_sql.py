@@ -1,15 +1,11 @@
-"""MLflow's SQLite store, by direct SQL: 1,000 runs with a million metric points in seconds."""
+"""MLflow's SQL store, by direct SQL: 1,000 runs with a million metric points in seconds."""
 
 from __future__ import annotations
 
-import math
-import sqlite3
-import sys
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bundler.errors import SourceError, quoted
 from bundler.importers import mlflow_database as database
@@ -17,8 +13,9 @@ from bundler.importers import mlflow_values
 from bundler.importers.experiments import Experiment, ordered
 from bundler.importers.files import walk
 from bundler.importers.mlflow_artefacts import Places
+from bundler.importers.mlflow_database import Database
 from bundler.importers.model import ArtefactFile, ImportedRun, MetricPoint
-from bundler.importers.values import Flags, flag_counts, flag_steps, text
+from bundler.importers.values import Flags, flag_steps
 from bundler.records import DatasetVersion, Source
 
 COLUMNS = {
@@ -39,20 +36,6 @@ OPTIONAL = {
     "logged_models": {"model_id", "source_run_id", "artifact_location"},
 }
 """Tables that older versions of MLflow do not have."""
-
-# A re-run's output may be read by this module: its maker may want to exhaust the reader.
-MAX_ROWS = 5_000_000
-"""Most rows of one answer, for instance the metric points of one run: more than 1 GB of memory."""
-
-MAX_TEXT = 1 << 28
-"""Most bytes of text in one answer. A column's default value can make much of a small file."""
-
-MAX_LENGTH = 1 << 26
-"""Most bytes of one value or row; MLflow keeps data set profiles of up to 16 MB."""
-
-_STEP = 100_000
-_SECONDS_OF_STEPS = 5_000
-"""SQLite does about this many hundred thousand steps in a few seconds; a reader of an honest store needs fewer."""
 
 _LOOKUPS = {
     "params": "run_uuid",
@@ -87,93 +70,103 @@ def is_store(path: Path) -> bool:
 
 @contextmanager
 def opened(store: Path) -> Iterator[SqlStore]:
-    """Open the file ``store``. Raises :class:`SourceError`.
-
-    Only what happens in here is translated: an error of the caller, such as a full disk, stays what it is.
-    """
-    with ExitStack() as stack:
-        try:
-            before = database.identity(store)
-            reader = SqlStore(stack.enter_context(database.connected(store)), store, before)
-        except (sqlite3.Error, OSError) as error:
-            raise database.unreadable_database(store, error) from None
-        yield reader
+    """Open the SQLite file ``store``. Raises :class:`SourceError`."""
+    with database.opened(store) as file:
+        yield SqlStore(file)
 
 
+# The queries name each column with its table: ``key`` alone is a word of MySQL's own.
 class SqlStore:
     """One open store."""
 
-    def __init__(self, connection: sqlite3.Connection, store: Path, before: object) -> None:
-        self._connection = connection
-        self._store = store
-        self._before = before
-        self._mangled = 0
-        self._text_left = MAX_TEXT
-        self._steps_left = 0
-        self._most_steps = _SECONDS_OF_STEPS + store.stat().st_size // 1000
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_LENGTH)
-        connection.set_progress_handler(self._is_spent, _STEP)
-        connection.isolation_level = None
-        connection.text_factory = self._text
-        connection.execute("PRAGMA trusted_schema=OFF")
+    def __init__(self, tables: Database) -> None:
+        self._tables = tables
+        columns = {name: tables.columns(name) for name in (*COLUMNS, *OPTIONAL)}
         for table, wanted in COLUMNS.items():
-            missing = wanted - self._columns(table).keys()
+            missing = wanted - columns[table].keys()
             if missing:
                 raise SourceError(
-                    f"{database.shown(store)} is no MLflow store that can be read: table {table} lacks"
+                    f"{tables.shown} is no MLflow store that can be read: table {table} lacks"
                     f" {', '.join(sorted(missing))}",
                     remedy="Give MLflow's database; if it is an old one, upgrade a copy of it with"
-                    " `mlflow db upgrade sqlite:///COPY`.",
+                    " `mlflow db upgrade`.",
                 )
         self._optional = {
-            name for name, wanted in OPTIONAL.items() if wanted <= self._columns(name).keys()
+            name for name, wanted in OPTIONAL.items() if wanted <= columns[name].keys()
         }
-        self._limit = _limit(self._columns("params")["value"])
-        self._named = "name" if "name" in self._columns("runs") else "NULL"
+        self._limit = _limit(columns["params"]["value"])
+        self._named = "r.name" if "name" in columns["runs"] else "NULL"
         self._staged = (
-            "lifecycle_stage" if "lifecycle_stage" in self._columns("experiments") else "NULL"
+            "e.lifecycle_stage" if "lifecycle_stage" in columns["experiments"] else "NULL"
         )
+        self._keys: dict[str, object] = {}
 
     def check(self) -> None:
-        """Refuse a store that is not what it was when it was opened: half of what was read would be old."""
-        if database.identity(self._store) != self._before:
-            raise SourceError(
-                f"{database.shown(self._store)} changed while it was being read",
-                remedy="Stop what writes into it, or import a copy.",
-            ) from None
+        """Refuse a store that is not what it was when it was opened."""
+        self._tables.check()
 
     def experiments(self) -> list[Experiment]:
         """All experiments, deleted ones included, those with most runs first."""
         query = (
-            f"SELECT experiment_id, name, {self._staged},"  # noqa: S608  # a fixed name
-            " (SELECT count(*) FROM runs r WHERE r.experiment_id = e.experiment_id) FROM experiments e"
+            f"SELECT e.experiment_id, e.name, {self._staged}, (SELECT count(*) FROM runs r"  # noqa: S608  # a fixed name
+            " WHERE r.experiment_id = e.experiment_id) FROM experiments e"
         )
-        rows = self._rows(query)
+        rows = list(self._tables.rows(query))
+        # A number in most databases, and compared as what it is.
+        self._keys = {str(key): key for key, *_ in rows}
         return ordered(
             Experiment(id=str(key), name=str(name), runs=count, deleted=stage == "deleted")
             for key, name, stage, count in rows
         )
 
+    def candidates(self, wanted: str | None) -> list[Experiment]:
+        """All experiments: counting their runs costs little here."""
+        return self.experiments()
+
     def runs(self, experiment: Experiment, places: Places) -> Iterator[ImportedRun]:
         """All runs of ``experiment``, one in memory at a time."""
-        rows = self._rows(
-            f"SELECT run_uuid, {self._named}, status, start_time, end_time, lifecycle_stage, artifact_uri"  # noqa: S608  # a fixed name
-            " FROM runs WHERE CAST(experiment_id AS TEXT) = ? ORDER BY start_time, run_uuid",
-            experiment.id,
+        self._tables.prepare(
+            {
+                table: column
+                for table, column in _LOOKUPS.items()
+                if table in COLUMNS or table in self._optional
+            }
         )
-        self._index()
-        self._mangled = 0
-        for row in map(_Row._make, rows):
-            if not isinstance(row.run_id, str) or "\\" in row.run_id:
-                # A backslash stands for bytes that are not UTF-8: nothing would be found under this id.
-                raise _wrong(self._store, f"run id {quoted(row.run_id)}")
+        for run_id in self._order(experiment):
             try:
-                run = self._run(experiment, row, places)
+                run = self._run(experiment, self._row(run_id), places)
             except (TypeError, ValueError, OverflowError) as error:
-                raise _wrong(self._store, f"run {quoted(row.run_id)}: {error}") from None
+                raise self._wrong(f"run {quoted(run_id)}: {error}") from None
             except OSError as error:
-                raise database.unreadable_database(self._store, error) from None
+                raise SourceError(
+                    f"the files of run {quoted(run_id)} of {self._tables.shown} cannot be looked for:"
+                    f" {error.strerror or error}",
+                    remedy="Check path and permissions.",
+                ) from None
             yield run
+
+    def _order(self, experiment: Experiment) -> list[str]:
+        """Ids of the runs of ``experiment`` by start and id; runs without a start come first."""
+        found = []
+        query = "SELECT r.run_uuid, r.start_time FROM runs r WHERE r.experiment_id = :experiment"
+        for run_id, start in self._tables.rows(query, experiment=self._keys[experiment.id]):
+            if not isinstance(run_id, str) or "\\" in run_id:
+                # A backslash stands for bytes that are not UTF-8: nothing would be found under this id.
+                raise self._wrong(f"run id {quoted(run_id)}")
+            found.append((isinstance(start, int), start if isinstance(start, int) else 0, run_id))
+        return [run_id for _, _, run_id in sorted(found)]
+
+    def _row(self, run_id: str) -> _Row:
+        query = (
+            f"SELECT r.run_uuid, {self._named}, r.status, r.start_time, r.end_time, r.lifecycle_stage,"  # noqa: S608  # a fixed name
+            " r.artifact_uri FROM runs r WHERE r.run_uuid = :run"
+        )
+        self._tables.mangled()
+        rows = list(self._tables.rows(query, run=run_id))
+        if len(rows) != 1:
+            self.check()
+            raise ValueError(f"{len(rows)} rows instead of one")
+        return _Row._make(rows[0])
 
     def _run(self, experiment: Experiment, row: _Row, places: Places) -> ImportedRun:
         flags = Flags()
@@ -181,17 +174,16 @@ class SqlStore:
         tags = self._pairs("tags", row.run_id)
         code, others = mlflow_values.split_tags(tags)
         points = self._points(row.run_id, flags)
-        flag_steps(points, flags)
         mlflow_values.flag_texts(parameters, others, flags, self._limit)
         data = self._datasets(row.run_id)
         files = tuple(self._files(row, places, flags))
-        if self._mangled:
-            flags("run", "not_utf8", f"{self._mangled} texts")
-            self._mangled = 0
+        mangled = self._tables.mangled()
+        if mangled:
+            flags("run", "not_utf8", f"{mangled} texts")
         return ImportedRun(
             source=Source(
                 tracker="mlflow",
-                store="sqlite",
+                store=self._tables.kind,
                 experiment_id=experiment.id,
                 experiment=experiment.name,
                 run_id=row.run_id,
@@ -211,48 +203,40 @@ class SqlStore:
         )
 
     def _pairs(self, table: str, run_id: str) -> dict[str, str]:
-        query = f"SELECT key, value FROM {table} WHERE run_uuid = ? ORDER BY key"  # noqa: S608  # fixed names
-        return {
-            _word(key): "" if value is None else _word(value)
-            for key, value in self._rows(query, run_id)
-        }
+        query = f"SELECT t.key, t.value FROM {table} t WHERE t.run_uuid = :run"  # noqa: S608  # fixed names
+        pairs = {}
+        left = database.MAX_TEXT
+        for key, value in self._tables.rows(query, run=run_id):
+            text = "" if value is None else _word(value)
+            left -= len(text)
+            if left < 0:
+                raise database.exhausting(self._tables.shown)
+            pairs[_word(key)] = text
+        return dict(sorted(pairs.items()))
 
     def _points(self, run_id: str, flags: Flags) -> tuple[MetricPoint, ...]:
         """The run's points in order of (metric, timestamp, step, logging)."""
-        rows = self._rows(
-            "SELECT key, step, timestamp, value, is_nan FROM metrics WHERE run_uuid = ?"
-            " ORDER BY key, timestamp, step, rowid",
-            run_id,
+        rows = self._tables.rows(
+            "SELECT m.key, m.step, m.timestamp, m.value, m.is_nan FROM metrics m"  # noqa: S608  # a fixed text
+            f" WHERE m.run_uuid = :run{self._tables.as_logged}",
+            stream=True,
+            run=run_id,
         )
-        points = []
-        replaced: Counter[str] = Counter()
-        clamped: Counter[str] = Counter()
-        largest = sys.float_info.max
-        for name, step, timestamp, stored, is_nan in rows:
-            key, value = name, stored
-            # What SQLite does not hold as a number is not made into one, and half a step is none.
-            if type(key) is not str or type(step) is not int or type(timestamp) is not int:
-                raise TypeError(f"a point of metric {quoted(name)}")
-            if is_nan:
-                replaced[key] += 1
-                value = math.nan  # MLflow stores 0.0
-            elif not -largest < value < largest:
-                clamped[key] += 1
-                value = math.copysign(math.inf, value)
-            points.append(MetricPoint(key, step, timestamp, float(value)))
-        flag_counts("nan_replaced", replaced, flags)
-        flag_counts("inf_clamped", clamped, flags)
+        points = mlflow_values.stored_points(rows, flags)
+        if not self._tables.as_logged:
+            mlflow_values.by_value(points, flags)
+        flag_steps(points, flags)
         return tuple(points)
 
     def _datasets(self, run_id: str) -> tuple[DatasetVersion, ...]:
         if not {"inputs", "input_tags", "datasets"} <= self._optional:
             return ()
-        rows = self._rows(
+        rows = self._tables.rows(
             "SELECT coalesce(d.name, i.source_id), d.digest, d.dataset_source, d.dataset_profile, t.value"
             " FROM inputs i LEFT JOIN datasets d ON d.dataset_uuid = i.source_id"
             " LEFT JOIN input_tags t ON t.input_uuid = i.input_uuid AND t.name = 'mlflow.data.context'"
-            " WHERE i.destination_id = ? AND i.source_type = 'DATASET'",
-            run_id,
+            " WHERE i.destination_id = :run AND i.source_type = 'DATASET'",
+            run=run_id,
         )
         return mlflow_values.sorted_datasets(
             mlflow_values.dataset(
@@ -264,9 +248,13 @@ class SqlStore:
     def _files(self, row: _Row, places: Places, flags: Flags) -> Iterator[ArtefactFile]:
         locations = [("", row.uri)]
         if "logged_models" in self._optional:
-            query = "SELECT model_id, artifact_location FROM logged_models WHERE source_run_id = ?"
-            models = sorted((str(name), uri) for name, uri in self._rows(query, row.run_id))
-            locations += [(f"models/{model}/", uri) for model, uri in models]
+            query = (
+                "SELECT l.model_id, l.artifact_location FROM logged_models l"
+                " WHERE l.source_run_id = :run"
+            )
+            models = self._tables.rows(query, run=row.run_id)
+            named = sorted((str(name), uri) for name, uri in models)
+            locations += [(f"models/{model}/", uri) for model, uri in named]
         for prefix, uri in locations:
             folder, problem = places.find(uri) if uri else (None, "")
             if folder is not None:
@@ -274,74 +262,17 @@ class SqlStore:
             elif problem:
                 flags("artefacts", "artefacts_unreachable", f"{prefix}{problem}")
 
-    def _index(self) -> None:
-        """Copy tables that cannot be asked by run (old stores) into temporary ones: the import stays linear."""
-        for table, column in _LOOKUPS.items():
-            leading = self._rows(
-                "SELECT i.name FROM pragma_index_list(?) l, pragma_index_info(l.name) i WHERE i.seqno = 0",
-                table,
-            )
-            if (column,) not in leading and (table in COLUMNS or table in self._optional):
-                self._rows(f"CREATE TEMP TABLE IF NOT EXISTS {table} AS SELECT * FROM main.{table}")  # noqa: S608  # fixed names
-                self._rows(f"CREATE INDEX IF NOT EXISTS temp.by_{table} ON {table} ({column})")
-
-    def _columns(self, table: str) -> dict[str, str]:
-        """Names and declared types; none if ``table`` is no plain table: a view can be an endless computation."""
-        plain = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ? AND sql NOT LIKE 'CREATE VIRTUAL%'"
-        if not self._rows(plain, table):
-            return {}
-        return dict(self._rows("SELECT name, type FROM pragma_table_info(?)", table))
-
-    def _rows(self, query: str, *values: str) -> list[Any]:
-        self._text_left = MAX_TEXT
-        self._steps_left = self._most_steps
-        try:
-            rows = self._connection.execute(query, values).fetchmany(MAX_ROWS + 1)
-        except (sqlite3.Error, UnicodeError) as error:
-            # UnicodeError: a damaged name in SQLite's own message.
-            self.check()
-            if self._steps_left < 0:
-                raise _exhausting(self._store) from None
-            raise database.unreadable_database(self._store, error) from None
-        if len(rows) > MAX_ROWS:
-            raise _exhausting(self._store)
-        return rows
-
-    def _is_spent(self) -> bool:
-        """Called by SQLite now and then; ``True`` ends the query. Damaged pages can lead in circles."""
-        self._steps_left -= 1
-        return self._steps_left < 0
-
-    def _text(self, data: bytes) -> str:
-        """A text that is not UTF-8 must not end the import; it is counted and flagged."""
-        self._text_left -= len(data)
-        if self._text_left < 0:
-            raise _exhausting(self._store)
-        try:
-            return data.decode()
-        except UnicodeDecodeError:
-            self._mangled += 1
-            return text(data)
+    def _wrong(self, problem: str) -> SourceError:
+        return SourceError(
+            f"{self._tables.shown} holds a value of the wrong type: {problem}",
+            remedy=self._tables.advice,
+        )
 
 
 def _limit(declared: str) -> int:
     """After how many characters a parameter is cut: MLflow's limit, or that of an older schema (``VARCHAR(250)``)."""
     digits = "".join(character for character in declared if character in "0123456789")[:9]
     return min(int(digits or mlflow_values.PARAMETER_LIMIT), mlflow_values.PARAMETER_LIMIT)
-
-
-def _wrong(store: Path, problem: str) -> SourceError:
-    return SourceError(
-        f"{database.shown(store)} holds a value of the wrong type: {problem}",
-        remedy="Check it with `sqlite3 FILE 'PRAGMA integrity_check'` and use an intact copy.",
-    )
-
-
-def _exhausting(store: Path) -> SourceError:
-    return SourceError(
-        f"{database.shown(store)} takes more memory or time to read than any store that MLflow wrote",
-        remedy="Check it with `sqlite3 FILE 'PRAGMA integrity_check'` and look at what has written it.",
-    )
 
 
 def _word(value: object) -> str:

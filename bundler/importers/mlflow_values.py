@@ -1,14 +1,20 @@
-"""What both of MLflow's stores have in common: status, tags, data sets, and flags for what MLflow did to values."""
+"""What MLflow's stores have in common: status, tags, data sets, points, and flags for what MLflow did to values."""
 
 from __future__ import annotations
 
 import json
+import math
+import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from itertools import groupby
 from typing import Any
 
 from bundler.canonical import MAX_INTEGER
-from bundler.importers.values import Flag, clean, integer
+from bundler.errors import quoted
+from bundler.importers.model import MetricPoint
+from bundler.importers.values import Flag, clean, flag_counts, integer
 from bundler.records import CodeVersion, DatasetVersion, Status
 
 PARAMETER_LIMIT = 6000
@@ -117,3 +123,50 @@ def flag_texts(
     for field in cut:
         most = limit if field.startswith("parameters.") else TAG_LIMIT
         flag(field, "truncated", f"MLflow may have cut it at {most} characters")
+
+
+def stored_points(rows: Iterable[tuple[Any, ...]], flag: Flag) -> list[MetricPoint]:
+    """Points from ``rows`` (metric, step, timestamp, value, is it NaN) of a SQL store, with flags for what it changed.
+
+    Raises :class:`TypeError` for what is no point: half a step is none, and no text is made into a number.
+    """
+    points = []
+    replaced: Counter[str] = Counter()
+    clamped: Counter[str] = Counter()
+    # A database gives a new text for each row.
+    names: dict[str, str] = {}
+    largest = sys.float_info.max
+    for name, step, timestamp, stored, is_nan in rows:
+        if type(name) is not str or not (_is_whole(step) and _is_whole(timestamp)):
+            raise TypeError(f"a point of metric {quoted(name)}")
+        key = names.setdefault(name, name)
+        value = stored
+        if is_nan:
+            replaced[key] += 1
+            value = math.nan  # MLflow stores 0.0
+        elif abs(stored) == largest:
+            clamped[key] += 1
+            value = math.copysign(math.inf, value)
+        points.append(MetricPoint(key, step, timestamp, float(value)))
+    flag_counts("nan_replaced", replaced, flag)
+    flag_counts("inf_clamped", clamped, flag)
+    return points
+
+
+def _is_whole(value: object) -> bool:
+    return type(value) is int and -MAX_INTEGER <= value <= MAX_INTEGER
+
+
+def by_value(points: list[MetricPoint], flag: Flag) -> None:
+    """Sort ``points`` by (metric, timestamp, step, value), where the store does not tell the order of logging.
+
+    Metrics that have more than one value at a time and step are flagged: which one came last is not known. MLflow
+    itself takes the largest. NaN comes first.
+    """
+    points.sort(key=lambda each: (each[0], each[2], each[1], not math.isnan(each[3]), each[3]))
+    unknown: Counter[str] = Counter()
+    for (metric, _, _), group in groupby(points, key=lambda each: (each[0], each[2], each[1])):
+        surplus = sum(1 for _ in group) - 1
+        if surplus:
+            unknown[metric] += surplus
+    flag_counts("order_unknown", unknown, flag)

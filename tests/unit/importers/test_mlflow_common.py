@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from bundler.errors import SourceError
+from bundler.importers.experiments import choose
 from bundler.importers.mlflow import MlflowImporter
 from bundler.importers.mlflow_artefacts import Places
-from bundler.importers.experiments import choose
 from bundler.importers.mlflow_values import dataset, split_tags
 from tests.unit.importers.support import (
     EXAMPLE,

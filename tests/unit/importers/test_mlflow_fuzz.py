@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bundler.errors import SourceError
+from bundler.importers import mlflow_http, mlflow_pages
 from bundler.importers.mlflow import MlflowImporter
-from tests.unit.importers.support import FIXTURES, MAIN, make_run, write
+from bundler.importers.model import Store
+from tests.unit.importers.support import FIXTURES, MAIN, FakeMlflow, make_run, write
 
 DATABASE = (FIXTURES / "store.db").read_bytes()
 PAGE = 512
@@ -24,10 +29,11 @@ FUZZ = settings(
 )
 
 
-def survives(store: Path) -> None:
+def survives(store: Store) -> None:
     """Reading gives runs or a :class:`SourceError` in text that can be written, and nothing else."""
     importer = MlflowImporter()
-    importer.detect(store.parent)
+    if isinstance(store, Path):
+        importer.detect(store.parent)
     for experiment in (MAIN, None):
         try:
             importer.experiments(store)
@@ -137,3 +143,115 @@ def test_odd_descriptions_of_the_file_store(tmp_path, lines, place):
     text = "".join(f"{word}: {piece}\n" for word, piece in lines)
     write(run / "meta.yaml" if place == "RUN" else store / place, text)
     survives(store)
+
+
+# --- a server's answers -----------------------------------------------------------------------------------------------
+
+
+class Wire:
+    """In place of the network: what a server would answer to each question."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.place = ""
+        self.body: bytes | None = None
+        self.fake = FakeMlflow()
+        self.fake.run("a", loss=[1.0, 2.0], acc=[0.5])
+        self.fake.run("b")["inputs"] = {
+            "dataset_inputs": [
+                {"tags": [{"key": "mlflow.data.context", "value": "training"}],
+                 "dataset": {"name": "d", "digest": "0", "source": "{}", "profile": "{}"}}
+            ]
+        }  # fmt: skip
+        self.fake.files = {"1/a/artifacts/x/m.bin": b"1"}
+        self.changed: tuple[int, int, bytes] | None = None
+        monkeypatch.setattr(
+            mlflow_http.Server, "_exchange", lambda _, *asked: self.exchange(*asked)
+        )
+        monkeypatch.setattr(mlflow_pages, "MAX_PAGES", 5)
+
+    def exchange(self, method: str, target: str, body: bytes | None, read: Any) -> Any:
+        path, _, query = target.partition("?")
+        if self.body is not None and self.place in path:
+            return self.body
+        question = json.loads(body) if body else {}
+        if query:
+            pairs = [each.split("=") for each in query.split("&")]
+            question = dict(mlflow_unquoted(pair) for pair in pairs)
+            question["run_id"] = ",".join(
+                value for key, value in map(mlflow_unquoted, pairs) if key == "run_id"
+            )
+        status, data, *_ = self.fake.answer(path, question)
+        if "artifacts/1/" in path:
+            return len(data)  # a download; nothing is kept
+        if self.changed and status == 200 and self.place in path:
+            start, length, junk = self.changed
+            start %= len(data) + 1
+            data = data[:start] + junk + data[start + length :]
+        return data
+
+
+def mlflow_unquoted(pair: list[str]) -> tuple[str, str]:
+    from urllib.parse import unquote_plus
+
+    return unquote_plus(pair[0]), unquote_plus(pair[1])
+
+
+@pytest.fixture
+def wire(monkeypatch) -> Wire:
+    return Wire(monkeypatch)
+
+
+PLACES = st.sampled_from(
+    ["experiments/search", "runs/search", "get-history-bulk", "logged-models", "mlflow-artifacts", ""]
+)  # fmt: skip
+KEYS = st.sampled_from(
+    ["experiments", "runs", "metrics", "models", "files", "info", "data", "inputs", "outputs", "params", "tags", "key",
+     "value", "step", "timestamp", "run_id", "experiment_id", "name", "path", "is_dir", "next_page_token",
+     "start_time", "artifact_uri", "dataset_inputs", "dataset", "model_outputs", "model_id"]
+)  # fmt: skip
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(
+        ["1", MAIN, "a", "loss", "NaN", "mlflow-artifacts:/1/a", "..", "\ud800", "9" * 30, "-", "²"]
+    )
+)
+ANSWERS = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=6), max_leaves=25
+)  # fmt: skip
+
+
+@FUZZ
+@given(PLACES, st.dictionaries(KEYS, ANSWERS, max_size=8))
+def test_any_json_of_a_server(wire, place, answer):
+    wire.place, wire.body = place, json.dumps(answer).encode()
+    survives("http://server")
+
+
+@FUZZ
+@given(PLACES, st.binary(max_size=200))
+def test_any_bytes_of_a_server(wire, place, body):
+    wire.place, wire.body = place, body
+    survives("http://server")
+
+
+@FUZZ
+@given(
+    PLACES,
+    st.integers(0, 2000),
+    st.integers(0, 40),
+    TOKENS | st.binary(max_size=20) | st.sampled_from([b"null", b"1e400", b"-1", b'""', b"true", b"{}"]),
+)  # fmt: skip
+def test_changed_answers_of_a_server(wire, place, start, length, junk):
+    wire.place, wire.changed = place, (start, length, junk)
+    survives("http://server")
+
+
+def test_the_wire_is_read_when_nothing_is_changed(wire):
+    with MlflowImporter().open("http://server", experiment=MAIN, artefacts=None) as session:
+        with pytest.raises(SourceError, match="temporary folder"):
+            list(session)
+        wire.fake.files = {}
+        assert [len(run.points) for run in session] == [3, 0]

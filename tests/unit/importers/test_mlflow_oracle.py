@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from functools import cache
@@ -252,3 +253,34 @@ def test_the_example_is_read_as_its_search_made_it():
     for run in runs:
         assert sorted(each.rows for each in run.data) == [200, 200, 600]
     assert all(("artefacts", "artefacts_unreachable") not in flags(run) for run in runs)
+
+
+def test_the_story_is_read_as_the_client_reads_it():
+    """The small training that the fixtures of all trackers tell."""
+    story = FIXTURES / "story"
+    expected = json.loads((story / "expected.json").read_text(encoding="utf-8"))["files"]["runs"]
+    runs = read(story / "mlruns", "story")
+    assert [run.status for run in runs] == ["finished", "failed", "finished"]
+    for run in runs:
+        client = expected.pop(run.source.run_id)
+        points = [
+            (name, time, step, number)
+            for name, series in client["metrics"].items()
+            for time, step, number in series
+        ]
+        assert [(p.metric, p.timestamp, p.step, repr(p.value)) for p in run.points] == points
+        assert dict(run.parameters) == client["parameters"]
+        assert (run.parameters["seed"], run.parameters["optimiser.momentum"]) == ("7", "0.9")
+        assert [[each.path, each.file.stat().st_size] for each in run.artefacts] == client["files"]
+        assert [(each.name, each.role, each.rows) for each in run.data] == [
+            ("train", "training", 2)
+        ]
+        assert run.code.dirty
+    assert expected == {}
+
+
+def test_the_cases_for_the_table_of_facts_are_there():
+    for case in json.loads((FIXTURES / "case.json").read_text(encoding="utf-8")):
+        artefacts = FIXTURES / case["artefacts"] if case["artefacts"] else None
+        runs = read(FIXTURES / case["store"], case["experiment"], artefacts)
+        assert any(case["facts"]["model"] in {each.path for each in run.artefacts} for run in runs)

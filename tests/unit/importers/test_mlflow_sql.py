@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bundler.errors import SourceError
-from bundler.importers import mlflow_sql
+from bundler.importers import mlflow_database
 from bundler.importers.mlflow import MlflowImporter
 from bundler.importers.mlflow_artefacts import Places
 from tests.unit.importers.support import (
@@ -314,6 +314,7 @@ def test_a_view_in_place_of_a_table_is_not_computed(store):
     [
         "UPDATE metrics SET value = 'text' WHERE key = 'loss'",
         "UPDATE metrics SET value = x'00ff' WHERE key = 'loss'",
+        "UPDATE metrics SET value = x'3132' WHERE key = 'loss'",
         "UPDATE metrics SET step = 'text' WHERE key = 'loss'",
         "UPDATE metrics SET step = x'00' WHERE key = 'loss'",
         "UPDATE metrics SET step = 1.5 WHERE key = 'loss'",
@@ -454,12 +455,12 @@ def test_an_absolute_path_outside_is_read_only_where_that_is_said(store, tmp_pat
 
 
 def test_too_many_rows_are_refused(store, monkeypatch):
-    monkeypatch.setattr(mlflow_sql, "MAX_ROWS", 20)
+    monkeypatch.setattr(mlflow_database, "MAX_ROWS", 20)
     refused_by_name(store, "more memory or time")
 
 
 def test_a_column_whose_default_makes_much_of_little_is_refused(store, monkeypatch):
-    monkeypatch.setattr(mlflow_sql, "MAX_TEXT", 100_000)
+    monkeypatch.setattr(mlflow_database, "MAX_TEXT", 100_000)
     execute(
         store,
         "ALTER TABLE params RENAME COLUMN value TO away",
@@ -469,13 +470,13 @@ def test_a_column_whose_default_makes_much_of_little_is_refused(store, monkeypat
 
 
 def test_a_query_without_an_end_is_ended(store, monkeypatch):
-    monkeypatch.setattr(mlflow_sql, "_STEP", 10)
-    monkeypatch.setattr(mlflow_sql, "_SECONDS_OF_STEPS", 1)
+    monkeypatch.setattr(mlflow_database, "_STEP", 10)
+    monkeypatch.setattr(mlflow_database, "_SECONDS_OF_STEPS", 1)
     refused_by_name(store, "more memory or time")
 
 
 def test_a_value_larger_than_any_of_mlflow_is_refused(store, monkeypatch):
-    monkeypatch.setattr(mlflow_sql, "MAX_LENGTH", 5000)
+    monkeypatch.setattr(mlflow_database, "MAX_LENGTH", 5000)
     refused_by_name(store, "too big")
 
 

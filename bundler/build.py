@@ -15,11 +15,12 @@ from pathlib import Path
 from bundler import SOFTWARE, canonical, chain, codec, requirements, resources
 from bundler.attestation import Release, Statement, statement_bytes
 from bundler.checks import CHECKS, Evidence, run_check
-from bundler.config import BuildConfig
+from bundler.config import BuildConfig, ImageConfig
 from bundler.errors import GapsError, MalformedError, SourceError, UsageError
 from bundler.evidence import Files, latest, read_contents
 from bundler.facts import timestamp
 from bundler.gates import judge
+from bundler.images import identify, of_reference
 from bundler.instructions import verify_instructions
 from bundler.intake import Intake
 from bundler.manifest import (
@@ -38,7 +39,7 @@ from bundler.progress import Progress, Silence
 from bundler.records import RunRecord
 from bundler.report import Finding
 from bundler.signers import Signer, sign_payload
-from bundler.spec import BUNDLE_FORMAT, BUNDLE_SCHEMAS, Gap, Index
+from bundler.spec import BUNDLE_FORMAT, BUNDLE_SCHEMAS, Gap, ImageIdentity, Index
 from bundler.storage import open_bag
 from bundler.storage.hashing import digest_all, digest_bytes
 from bundler.storage.writer import staged, write_archive, write_file
@@ -97,11 +98,13 @@ def build(request: Request, progress: Progress | None = None) -> Built:
 def _fill(bag: Path, request: Request, previous: Previous | None, progress: Progress) -> Built:
     """Write all files of the bundle into the folder ``bag``."""
     config = request.config
-    records = tuple(Intake(config, request.base, bag).records(progress))
+    intake = Intake(config, request.base, bag)
+    records = tuple(intake.records(progress))
     selected = _selected(config.selection.run, records)
     selection = replace(config.selection, run=selected.id)
     config = replace(config, selection=selection)
     shipped = ship_training(config, request.base, bag, selected)
+    images = tuple(_identity(each, request.base) for each in config.images)
     lines: list[bytes] = []
     added: Iterable[RunRecord] = records
     if previous is not None:
@@ -123,7 +126,9 @@ def _fill(bag: Path, request: Request, previous: Previous | None, progress: Prog
         log=chain.checkpoint(lines),
         previous=previous.predecessor if previous else None,
         training_spec=shipped.spec,
-        gaps=_gaps(config, records, shipped),
+        gaps=_gaps(config, records, shipped, images, intake.gaps),
+        redactions=intake.redactions,
+        images=images,
     )
     write_file(bag, RECORDS, chain.join(lines))
     write_file(bag, INDEX, canonical.serialise(codec.to_json(index)))
@@ -160,6 +165,13 @@ def _examine(
             findings += run_check(check, evidence)
             step.advance()
     return tuple(finding for finding in findings if finding.severity != "note")
+
+
+def _identity(image: ImageConfig, base: Path) -> ImageIdentity:
+    """The identity of an image: from its bytes where they are given, else as far as its name says."""
+    if image.path is None:
+        return of_reference(image.reference or "")
+    return identify(base / image.path, reference=image.reference, platform=image.platform)
 
 
 def _refuse_other_system(previous: Previous, name: str) -> None:
@@ -273,7 +285,13 @@ def _created(records: tuple[RunRecord, ...]) -> str:
     return max(times, default="1970-01-01T00:00:00.000Z")
 
 
-def _gaps(config: BuildConfig, records: tuple[RunRecord, ...], shipped: Shipped) -> tuple[Gap, ...]:
+def _gaps(
+    config: BuildConfig,
+    records: tuple[RunRecord, ...],
+    shipped: Shipped,
+    images: tuple[ImageIdentity, ...],
+    taken_in: tuple[Gap, ...],
+) -> tuple[Gap, ...]:
     declared = requirements.Declared(
         system=config.system,
         selection=config.selection,
@@ -283,10 +301,10 @@ def _gaps(config: BuildConfig, records: tuple[RunRecord, ...], shipped: Shipped)
         records=records,
         has_training_spec=shipped.spec is not None,
         code_files=shipped.code_files,
-        lock_present=shipped.lock_present,
-        lock_hashed=shipped.lock_hashed,
+        lock=shipped.lock,
+        images=images,
     )
-    found = (*requirements.gaps(declared), *shipped.gaps)
+    found = (*requirements.gaps(declared), *shipped.gaps, *taken_in)
     return tuple(sorted(found, key=lambda gap: gap.level != "required"))
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from bundler import canonical, codec, resources
+from bundler import canonical, codec, importers, resources
 from bundler.errors import MalformedError, UsageError
+from bundler.importers.log_columns import LogColumns
+from bundler.redaction import PersonalData
 from bundler.requirements import is_date
 from bundler.spec import (
     FactMap,
@@ -30,7 +32,8 @@ class SourceConfig:
 
     ``artefacts`` is the folder of the runs' files, where they are elsewhere. ``rename`` gives parameters, tags and
     metrics of this source the names that the other sources use. ``histories`` are patterns of artefacts (Hugging
-    Face's trainer_state.json, TensorBoard's event files) whose metrics belong to the run.
+    Face's trainer_state.json, TensorBoard's event files) whose metrics belong to the run. ``columns`` says what the
+    columns of an experiment log mean.
     """
 
     tracker: str
@@ -39,6 +42,7 @@ class SourceConfig:
     artefacts: str | None = None
     rename: Mapping[str, str] = field(default_factory=dict)
     histories: tuple[str, ...] = ()
+    columns: LogColumns | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,18 +58,43 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageConfig:
+    """A container image that the training ran in: an OCI layout or archive, a `docker save` archive, or a reference.
+
+    ``reference`` and ``platform`` (``linux/amd64``) say which of several images in ``path`` is meant.
+    """
+
+    path: str | None = None
+    reference: str | None = None
+    platform: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildConfig:
     """The whole of ``bundle.yaml``."""
 
     version: Literal[1]
     system: System
-    sources: tuple[SourceConfig, ...]
     facts: FactMap
     selection: SelectionSpec
     reproducibility: ReproducibilitySpec
+    sources: tuple[SourceConfig, ...] = ()
     gates: tuple[Gate, ...] = ()
     training: TrainingConfig | None = None
     embed: Literal["selected", "all", "none"] = "selected"
+    keep_personal_data: tuple[PersonalData, ...] = ()
+    images: tuple[ImageConfig, ...] = ()
+
+
+def with_sources(config: BuildConfig, given: Iterable[str]) -> BuildConfig:
+    """``config`` with the sources that ``--from`` gave instead of its own. Raises :class:`UsageError` for none."""
+    sources = tuple(map(source_of, given)) or config.sources
+    if not sources:
+        raise UsageError(
+            "no source of runs is named",
+            remedy="Write the section sources, or give --from TRACKER:STORE.",
+        )
+    return replace(config, sources=sources)
 
 
 def load(path: Path) -> BuildConfig:
@@ -133,6 +162,20 @@ def _problems(config: BuildConfig) -> Iterator[str]:
     declared = config.selection.declared_at
     if declared is not None and not is_date(declared):
         yield f"selection.declared_at: {declared!r} is no date such as 2026-11-25"
+    yield from _name_problems(config)
+
+
+def _name_problems(config: BuildConfig) -> Iterator[str]:
+    """Names of facts that are none."""
+    for i, source in enumerate(config.sources):
+        yield from rename_problems(source.rename, f"sources[{i}].rename")
+        if source.columns is not None:
+            yield from (f"sources[{i}].columns.{each}" for each in source.columns.problems())
+    for i, image in enumerate(config.images):
+        if image.path is None and image.reference is None:
+            yield f"images[{i}]: neither path nor reference"
+    if config.training is not None:
+        yield from rename_problems(config.training.outputs.rename, "training.outputs.rename")
     facts = config.facts
     for name in ("seed", "code_commit", "code_dirty", "data_version", "data_sha256"):
         path = getattr(facts, name)
@@ -144,6 +187,37 @@ def _problems(config: BuildConfig) -> Iterator[str]:
 
 
 _FACTS = ("parameters.", "tags.", "environment.")
+_RENAMED = ("parameters", "tags", "metrics")
+
+
+def rename_problems(names: Mapping[str, str], place: str) -> Iterator[str]:
+    """What is wrong with the names that a source's things are to get."""
+    for old, new in names.items():
+        groups = {each.partition(".")[0] for each in (old, new)}
+        named = all(each.partition(".")[2] for each in (old, new))
+        if len(groups) != 1 or not groups <= {*_RENAMED} or not named:
+            yield (
+                f"{place}: {old!r} → {new!r}: both must be names of one kind, such as"
+                " metrics.val/auc: metrics.val_auc"
+            )
+    if len(set(names.values())) < len(names):
+        yield f"{place}: two names become one"
+
+
+def source_of(text: str) -> SourceConfig:
+    """The source that ``TRACKER:STORE`` or ``TRACKER:STORE#EXPERIMENT`` names.
+
+    A path is relative to the working folder. Raises :class:`UsageError`.
+    """
+    tracker, colon, rest = text.partition(":")
+    store, _, experiment = rest.partition("#")
+    if not (tracker and colon and store):
+        raise UsageError(
+            f"--from {text!r} is not TRACKER:STORE",
+            remedy=f"Such as mlflow:mlflow.db or wandb:wandb#my-project. Trackers: {', '.join(importers.names())}.",
+        )
+    located = importers.located(Path.cwd(), store)
+    return SourceConfig(tracker=tracker, store=str(located), experiment=experiment or None)
 
 
 def _sampling_problems(sampling: Sampling | None, place: str) -> Iterator[str]:

@@ -28,6 +28,7 @@ from bundler.records import (
     MetricRole,
     RunRecord,
     Scalar,
+    Status,
     number,
     without_credentials,
 )
@@ -58,7 +59,7 @@ def record_of(  # noqa: PLR0913  # one argument a source of facts
         id=run_id,
         name=run.name,
         source=run.source,
-        status=run.status,
+        status=_status(run, facts, flags),
         deleted=run.deleted,
         started_at=timestamp(run.started),
         ended_at=timestamp(run.ended),
@@ -288,6 +289,15 @@ def _writable(value: Scalar, field: str, flags: list[FidelityFlag]) -> Scalar:
         FidelityFlag(field=field, flag="type_lost", detail="a number that JSON cannot carry")
     )
     return text
+
+
+def _status(run: ImportedRun, facts: FactMap, flags: list[FidelityFlag]) -> Status:
+    """The status; where the tracker records none, a run with the metric that comes last has finished."""
+    last = facts.finished_with
+    if run.status != "unknown" or last is None or all(each.metric != last for each in run.points):
+        return run.status
+    flags.append(FidelityFlag(field="status", flag="inferred", detail=f"it has {last}"))
+    return "finished"
 
 
 def _environment(run: ImportedRun, flags: list[FidelityFlag]) -> dict[str, Scalar]:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from bundler import importers
 from bundler.config import BuildConfig, SourceConfig
-from bundler.errors import SourceError
-from bundler.facts import MAX_ENVIRONMENT_BYTES, record_of
+from bundler.errors import SourceError, UsageError
+from bundler.facts import MAX_ENVIRONMENT_BYTES, record_of, renamed, with_histories
 from bundler.history import write_points
-from bundler.importers.model import ArtefactFile, ImportedRun
+from bundler.importers.experiment_log import ExperimentLogImporter
+from bundler.importers.model import ArtefactFile, ImportedRun, Importer
 from bundler.manifest import ResourceDescriptor
 from bundler.progress import Progress
 from bundler.records import (
@@ -23,9 +24,15 @@ from bundler.records import (
     RunRecord,
     artefact_location,
     history_location,
+    without_credentials,
 )
+from bundler.redaction import Found, personal_data_in, redact, summary
+from bundler.spec import Gap, Redaction
 from bundler.storage.hashing import copy_and_digest, digest_bytes, digest_file
 from bundler.storage.writer import write_file
+
+MAX_SEARCHED = 1 << 20
+"""Largest embedded artefact, in bytes, that is searched for personal data."""
 
 
 class Intake:
@@ -39,6 +46,31 @@ class Intake:
         self._origins: set[tuple[str, str, str, str]] = set()
         # Locations in the bag, in lower case.
         self._embedded: set[str] = set()
+        self._personal: dict[str, tuple[str, ...]] = {}
+        self._redacted: list[frozenset[Found]] = []
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """Embedded artefacts in which personal data was seen: their bytes are evidence, so they stay as they are."""
+        if not self._personal:
+            return ()
+        paths = sorted(self._personal)
+        kinds = sorted({kind for found in self._personal.values() for kind in found})
+        return (
+            Gap(
+                level="recommended",
+                code="personal-data-embedded",
+                point="GDPR Art. 5(1)(c)",
+                subject=f"{len(paths)} files: {', '.join(paths[:3])}",
+                message=f"embedded artefacts hold what looks like personal data ({', '.join(kinds)})",
+                remedy="A bundle is handed to many: log the artefacts without it, or do not embed them.",
+            ),
+        )
+
+    @property
+    def redactions(self) -> tuple[Redaction, ...]:
+        """What was taken out of the records so far."""
+        return summary(self._redacted)
 
     def records(self, progress: Progress) -> Iterator[RunRecord]:
         """Yield the record of every run, source by source, in order of (start time, id)."""
@@ -46,21 +78,22 @@ class Intake:
             yield from self._read(source, progress)
 
     def _read(self, source: SourceConfig, progress: Progress) -> Iterator[RunRecord]:
-        importer = importers.find(source.tracker)
+        importer = importer_of(source)
         artefacts = self._base / source.artefacts if source.artefacts else None
-        store = self._base / source.store
+        store = importers.located(self._base, source.store)
         with importer.open(store, experiment=source.experiment, artefacts=artefacts) as session:
             # After the store: where that is wrong as well, it is the first thing to say.
             if artefacts is not None:
                 _require_folder(artefacts)
-            with progress.step(f"Importing runs from {source.store}", len(session)) as step:
+            with progress.step(f"Importing runs from {_shown(source)}", len(session)) as step:
                 for run in session:
-                    yield self._take(_without_absent(run))
+                    present = with_histories(_without_absent(run), source.histories)
+                    yield self._take(renamed(present, source.rename))
                     step.advance()
 
     def _take(self, run: ImportedRun) -> RunRecord:
         run_id = self._safe_id(run)
-        return record_of(
+        record = record_of(
             run,
             self._config.facts,
             run_id=run_id,
@@ -68,6 +101,9 @@ class Intake:
             artefacts=tuple(self._artefact(each, run, run_id) for each in run.artefacts),
             environment=self._environment(run),
         )
+        record, found = redact(record, self._config.keep_personal_data)
+        self._redacted.append(found)
+        return record
 
     def _safe_id(self, run: ImportedRun) -> str:
         """The tracker's id where it can name a folder and is not taken; else one derived from it."""
@@ -108,7 +144,8 @@ class Intake:
                 taken = Artefact(path=artefact.path, sha256=digest, size=file.tell())
         except OSError as error:
             raise _unreadable(artefact, error) from None
-        if self._embeds(run, run_id):
+        # The uncommitted changes are part of the code version, whichever run they belong to.
+        if self._embeds(run, run_id) or artefact.path == run.code.patch:
             self._embed(artefact.file, taken, artefact_location(run_id, taken))
         return taken
 
@@ -125,6 +162,10 @@ class Intake:
                     f"artefact {taken.path} changed while it was being read",
                     remedy="Stop what writes into it, and build again.",
                 )
+        kinds = _personal_data(target) if target.stat().st_size <= MAX_SEARCHED else ()
+        kinds = tuple(kind for kind in kinds if kind not in self._config.keep_personal_data)
+        if kinds:
+            self._personal[location] = kinds
 
     def _embeds(self, run: ImportedRun, run_id: str) -> bool:
         if self._config.embed == "selected":
@@ -142,6 +183,32 @@ class Intake:
                 except OSError as error:
                     raise _unreadable(artefact, error) from None
         return None
+
+
+def _personal_data(file: Path) -> tuple[str, ...]:
+    """Kinds of personal data in a text file, none for anything else."""
+    try:
+        return personal_data_in(file.read_bytes().decode())
+    except UnicodeDecodeError:
+        return ()
+
+
+def _shown(source: SourceConfig) -> str:
+    """The store as a terminal or a log may show it: an address can hold a password."""
+    return without_credentials(source.store)
+
+
+def importer_of(source: SourceConfig) -> Importer:
+    """The importer that reads ``source``. Raises :class:`UsageError`."""
+    importer = importers.find(source.tracker)
+    if source.columns is None:
+        return importer
+    if not isinstance(importer, ExperimentLogImporter):
+        raise UsageError(
+            f"sources.columns: {source.tracker} has no columns to be described",
+            remedy="Only experiment-log has; leave the key out.",
+        )
+    return importer.mapped(source.columns)
 
 
 def _require_folder(folder: Path) -> None:

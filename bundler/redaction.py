@@ -29,7 +29,7 @@ Found = tuple[str, str]
 _KEYS = {
     "user-name": {
         *("user", "username", "user_name", "login", "logname", "author", "author_name", "owner"),
-        *("created_by", "committer", "account"),
+        *("created_by", "committer", "account", "entity"),
     },
     "host-name": {
         *("host", "hostname", "host_name", "fqdn", "nodename", "node_name", "computer_name"),

@@ -150,7 +150,10 @@ class Repository:
         return done.stdout
 
     def _command(self, *arguments: str) -> list[str]:
-        return ["git", "--no-optional-locks", "-C", str(self._folder), *arguments]
+        # What a repository's own configuration may change or start is switched off.
+        settings = ("core.useReplaceRefs=false", "core.fsmonitor=false", "core.hooksPath=/dev/null")
+        options = [word for setting in settings for word in ("-c", setting)]
+        return ["git", "--no-optional-locks", *options, "-C", str(self._folder), *arguments]
 
 
 def _environment() -> dict[str, str]:

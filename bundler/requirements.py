@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from bundler.lockfiles import Lock
 from bundler.manifest import is_sha256
-from bundler.records import FidelityFlag, RunRecord
+from bundler.records import FidelityFlag, RunRecord, moment
 from bundler.selection import repetitions
 from bundler.spec import (
     FactMap,
     Gap,
     GapLevel,
     Gate,
+    ImageIdentity,
     ReproducibilitySpec,
     SelectionSpec,
     System,
@@ -26,6 +28,9 @@ from bundler.spec import (
 
 MIN_REPETITIONS = 3
 """Fewest independent runs of the selected configuration that show a variance between seeds."""
+
+MANY_BY_HAND = 10
+"""From so many experiments a quarter on, a log that is kept by hand is no longer adequate."""
 
 _SKIPPED = {
     "symlink_skipped": "it is there as a link, or behind one, which is not followed",
@@ -39,7 +44,7 @@ _SKIPPED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
-    """Everything that requirements look at. ``lock_hashed``: every line of the lock pins a hash."""
+    """Everything that requirements look at. ``lock`` is ``None`` where there is none that can be read."""
 
     system: System
     selection: SelectionSpec
@@ -49,8 +54,8 @@ class Declared:
     records: Sequence[RunRecord]
     has_training_spec: bool
     code_files: int
-    lock_present: bool
-    lock_hashed: bool
+    lock: Lock | None
+    images: tuple[ImageIdentity, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +144,7 @@ def run_requirements(facts: FactMap) -> tuple[RunRequirement, ...]:
             level="required",
             point="Annex IV 2(c)",
             message="no compute environment is recorded",
-            remedy="Log versions, hardware and determinism settings as a JSON artefact; see facts.environment.",
+            remedy="Log what `bundler capture` writes (docs/capture.md), and name it in facts.environment.",
             shown=lambda run: bool(run.environment),
             finished_only=True,
             why=lambda run: _absence(run, (facts.environment or "").removeprefix("artefacts.")),
@@ -252,6 +257,14 @@ BUNDLE_REQUIREMENTS: tuple[BundleRequirement, ...] = (
         shown=lambda d: len(d.records) > 1,
     ),
     BundleRequirement(
+        code="log-adequacy",
+        level="recommended",
+        point="Annex IV 2(g)",
+        message=f"{MANY_BY_HAND} or more experiments of one quarter were logged by hand",
+        remedy="Use an experiment tracker: at this rate a spreadsheet misses runs, and nobody would see it.",
+        shown=lambda d: max(_by_hand(d.records).values(), default=0) < MANY_BY_HAND,
+    ),
+    BundleRequirement(
         code="gates",
         level="required",
         point="Art. 9(8)",
@@ -321,15 +334,23 @@ BUNDLE_REQUIREMENTS: tuple[BundleRequirement, ...] = (
         point="Annex IV 1(c)",
         message="no list of the software versions is in the bundle",
         remedy="Set training.lock to a lock file or pinned requirements.",
-        shown=lambda d: d.lock_present,
+        shown=lambda d: d.lock is not None and d.lock.lists_any,
     ),
     BundleRequirement(
         code="lock-hashed",
         level="recommended",
         point="Annex IV 1(c)",
-        message="the list of software versions does not pin each package with a hash",
-        remedy="Write it with hashes, such as `pip-compile --generate-hashes`.",
-        shown=lambda d: d.lock_hashed,
+        message="it is not shown that every dependency, transitive ones included, is pinned with a hash",
+        remedy="Use a lock that has the graph: uv.lock, poetry.lock, pylock.toml, pixi.lock (docs/lock-files.md).",
+        shown=lambda d: d.lock is not None and d.lock.answer == "yes",
+    ),
+    BundleRequirement(
+        code="image-unresolved",
+        level="recommended",
+        point="Annex IV 1(c), 2(c)",
+        message="a container image is named by a tag alone, or which of several is meant stays open",
+        remedy="Name it by digest (repository@sha256:…), or give the image and its platform (images).",
+        shown=lambda d: all(image.resolved for image in d.images),
     ),
 )
 
@@ -363,6 +384,13 @@ def _run_gaps(declared: Declared) -> Iterator[Gap]:
                 f"; in {count} of them {reason}" for reason, count in sorted(reasons.items())
             )
             yield _gap(requirement, f"{len(without)} of {len(asked)} runs: {named}", details)
+
+
+def _by_hand(records: Sequence[RunRecord]) -> Counter[str]:
+    """Number of runs of experiment logs by the quarter in which they started, such as 2026-Q1."""
+    manual = (run.started_at for run in records if run.source.tracker == "experiment-log")
+    times = filter(None, map(moment, manual))
+    return Counter(f"{time.year}-Q{(time.month + 2) // 3}" for time in times)
 
 
 def _skipped(run: RunRecord) -> Iterator[FidelityFlag]:

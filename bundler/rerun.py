@@ -16,12 +16,12 @@ from typing import Literal
 
 from bundler import codec, environment, importers, sandbox
 from bundler.checks import Evidence
-from bundler.checks.completeness import given_results
+from bundler.checks.training import given_results
 from bundler.errors import HostileOutputError, MalformedError, SourceError, UsageError
-from bundler.facts import MAX_ENVIRONMENT_BYTES, record_of
+from bundler.facts import MAX_ENVIRONMENT_BYTES, record_of, renamed, with_histories
 from bundler.history import read_points
 from bundler.importers.model import ImportedRun
-from bundler.lockfiles import parse_requirements
+from bundler.lockfiles import parse as parse_lock
 from bundler.placeholders import expand, problems, values_for
 from bundler.progress import Progress
 from bundler.records import MetricPoint, RunRecord, Scalar, artefact_location
@@ -147,12 +147,13 @@ def _isolation_facts(isolation: sandbox.Isolation) -> dict[str, Scalar | tuple[s
 def _software(evidence: Evidence, spec: TrainingSpec, python: Path) -> tuple[Knob, ...]:
     if spec.lock is None:
         return ()
-    declared = parse_requirements(evidence.files.read(spec.lock).decode("utf-8", "replace"))
+    declared = parse_lock(spec.lock, evidence.files.read(spec.lock))
     return environment.differences(
-        declared.packages,
+        declared.versions,
         environment.installed(python),
         python=python,
-        conditional=declared.conditional,
+        conditional={*declared.conditional, *declared.conda},
+        lock=spec.lock,
     )
 
 
@@ -286,7 +287,7 @@ def _read_back(spec: TrainingSpec, out: Path) -> ImportedRun:
         runs = list(session)
     if len(runs) != 1:
         raise SourceError(f"the training left {len(runs)} runs instead of one")
-    return runs[0]
+    return renamed(with_histories(runs[0], spec.outputs.histories), spec.outputs.rename)
 
 
 def _tensors(

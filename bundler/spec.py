@@ -27,6 +27,7 @@ BUNDLE_SCHEMAS = (
 Comparator = Literal[">=", "<="]
 Direction = Literal["maximise", "minimise"]
 GapLevel = Literal["required", "recommended"]
+ImageForm = Literal["oci-layout", "oci-archive", "docker-archive", "reference"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +189,8 @@ class FactMap:
     """Where the runs of this provider keep their facts: ``parameters.NAME``, ``tags.NAME`` or ``artefacts.PATH``.
 
     ``environment`` names a JSON artefact. ``metrics`` maps a role to patterns of metric names (``*`` and ``?``);
-    a metric that matches none has the role ``other``. ``model`` is the path of the model artefact.
+    a metric that matches none has the role ``other``. ``model`` is the path of the model artefact. ``finished_with`` is a
+    metric that is logged at the very end: where the tracker does not record how a run ended, one that has it finished.
     """
 
     seed: str = "parameters.seed"
@@ -199,6 +201,50 @@ class FactMap:
     environment: str | None = None
     model: str | None = None
     metrics: Mapping[MetricRole, tuple[str, ...]] = field(default_factory=dict)
+    finished_with: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageLayer:
+    """A layer as it lies in the image: digest and size (bytes) of the file, compressed or not."""
+
+    digest: str
+    size: int
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformManifest:
+    """One image of an index: its manifest, and the platform (``linux/arm64/v8``) and name that the index gives it."""
+
+    digest: str
+    platform: str | None = None
+    reference: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageIdentity:
+    """The identity of a container image.
+
+    ``manifest_digest`` is what a registry and ``repo@sha256:…`` know an image by; ``config_digest`` what
+    ``docker images`` calls its id. They are never the same, and ``docker save`` keeps the second one only. An image of
+    several platforms is also known by its ``index_digest``.
+    ``supplied``: the bytes were there, and every blob has the digest and size that its parent says. ``resolved``:
+    exactly one image is meant; ``reasons`` say why not, or what else to know. ``manifests`` are all images of the
+    index.
+    """
+
+    form: ImageForm
+    reference: str | None
+    manifest_digest: str | None
+    index_digest: str | None = None
+    config_digest: str | None
+    platform: str | None
+    layers: tuple[ImageLayer, ...] = ()
+    manifests: tuple[PlatformManifest, ...] = ()
+    supplied: bool
+    resolved: bool
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +278,7 @@ class Index:
     training_spec: str | None
     gaps: tuple[Gap, ...]
     redactions: tuple[Redaction, ...] = ()
+    images: tuple[ImageIdentity, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

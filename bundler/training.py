@@ -8,8 +8,9 @@ from pathlib import Path
 
 from bundler import canonical, codec, importers
 from bundler.config import BuildConfig, TrainingConfig
-from bundler.errors import SourceError, UsageError
-from bundler.lockfiles import Lock, parse_requirements
+from bundler.errors import MalformedError, SourceError, UsageError
+from bundler.lockfiles import Lock
+from bundler.lockfiles import parse as parse_lock
 from bundler.manifest import CODE, DATASETS, path_problem
 from bundler.placeholders import problems
 from bundler.records import MAX_DEPTH, RunRecord, artefact_location
@@ -23,12 +24,11 @@ SPEC = "data/spec/training.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shipped:
-    """What came into the bag: the specification's path, the number of code files, the state of the lock, and gaps."""
+    """What came into the bag: the specification's path, the number of code files, the lock, and gaps."""
 
     spec: str | None = None
     code_files: int = 0
-    lock_present: bool = False
-    lock_hashed: bool = False
+    lock: Lock | None = None
     gaps: tuple[Gap, ...] = ()
 
 
@@ -73,8 +73,7 @@ def ship_training(config: BuildConfig, base: Path, bag: Path, selected: RunRecor
     return Shipped(
         spec=SPEC,
         code_files=code.files,
-        lock_present=listed is not None and listed.lists_any,
-        lock_hashed=listed is not None and listed.hashed,
+        lock=listed,
         gaps=tuple(gaps),
     )
 
@@ -274,9 +273,14 @@ def _ship_lock(training: TrainingConfig, base: Path, bag: Path) -> tuple[str | N
     if training.lock is None:
         return None, None
     data = _read(base / training.lock, "training.lock")
-    path = "data/environment/requirements.txt"
+    try:
+        lock = parse_lock(training.lock, data)
+    except MalformedError as error:
+        raise SourceError(f"training.lock: {error.message}", remedy=error.remedy) from None
+    # Under the name by which a verifier knows the format again.
+    path = f"data/environment/{lock.format}"
     write_file(bag, path, data)
-    return path, parse_requirements(data.decode("utf-8", "replace"))
+    return path, lock
 
 
 def _read(file: Path, key: str) -> bytes:

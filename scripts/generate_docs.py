@@ -1,4 +1,7 @@
-"""Writes docs/findings.md from the program and its vectors. ``--check`` only compares (a test runs that)."""
+"""Writes docs/findings.md and the table in docs/sources.md from the program, its vectors and fixtures.
+
+``--check`` only compares (a test runs that).
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,12 @@ from bundler.verify import verify
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from tests.conformance.harness import KEYS, Bundle  # noqa: E402  # tests are not installed
+from tests.sources import legend, table  # noqa: E402
 
 VECTORS = ROOT / "tests" / "conformance" / "tampered"
-TARGET = ROOT / "docs" / "findings.md"
+FINDINGS = ROOT / "docs" / "findings.md"
+SOURCES = ROOT / "docs" / "sources.md"
+TABLE = ("<!-- table: written by make docs -->", "<!-- end of table -->")
 
 
 def findings() -> str:
@@ -96,10 +102,17 @@ def verify_vector(edits: list[dict]) -> Report:
         )
 
 
+def sources() -> str:
+    """docs/sources.md with its table."""
+    before, rest = SOURCES.read_text().split(TABLE[0])
+    after = rest.split(TABLE[1])[1]
+    return f"{before}{TABLE[0]}\n{table()}\n\n{legend()}\n{TABLE[1]}{after}"
+
+
 if __name__ == "__main__":
-    text = findings()
+    pages = {FINDINGS: findings(), SOURCES: sources()}
     if sys.argv[1:] == ["--check"]:
-        sys.exit(
-            0 if TARGET.read_text() == text else "docs/findings.md is out of date: run `make docs`"
-        )
-    TARGET.write_text(text)
+        stale = [file.name for file, text in pages.items() if file.read_text() != text]
+        sys.exit(f"docs/{stale[0]} is out of date: run `make docs`" if stale else 0)
+    for file, text in pages.items():
+        file.write_text(text)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from bundler.checks.completeness import lock_of
 from bundler.checks.model import Evidence, finding
 from bundler.git_trees import blob_id, tree_id
+from bundler.lockfiles import compare
 from bundler.manifest import CODE, DATASETS
 from bundler.placeholders import problems
 from bundler.records import RunRecord, artefact_location
@@ -49,6 +51,7 @@ def training_specification(evidence: Evidence) -> Iterator[Finding]:
             run.id,
             "data that the run recorded by SHA-256 are not among the shipped inputs",
         )
+    yield from _installed_packages(evidence, run)
     yield from _compared_tensors(evidence, training)
     yield from given_results(evidence)
 
@@ -118,6 +121,35 @@ def _tree_findings(evidence: Evidence, trees: Sequence[CodeTree], commit: str) -
             "code-left-out",
             CODE,
             f"{len(left_out)} files of the commit are not in the bundle: {', '.join(left_out[:3])}",
+            "note",
+        )
+
+
+def _installed_packages(evidence: Evidence, run: RunRecord) -> Iterator[Finding]:
+    """A lock says what should be installed, a record what was: where they differ, the lock is not the training's."""
+    lock = lock_of(evidence)
+    if lock is None:
+        return
+    differences = compare(lock, run.environment)
+    changed = [each for each in differences if each.kind == "another version"]
+    if changed:
+        named = ", ".join(
+            f"{each.package} {each.recorded} (lock: {' or '.join(each.locked)})"
+            for each in changed[:3]
+        )
+        yield finding(
+            "lock-other-version",
+            run.id,
+            f"{len(changed)} packages were installed in another version than the lock pins: {named}",
+            "warning",
+            "Ask for the lock that the training was made with.",
+        )
+    absent = [each.package for each in differences if each.kind == "not in the lock"]
+    if absent:
+        yield finding(
+            "lock-incomplete",
+            run.id,
+            f"{len(absent)} installed packages are not in the lock: {', '.join(absent[:3])}",
             "note",
         )
 

@@ -15,7 +15,8 @@ from bundler.chain import checkpoint
 from bundler.errors import MalformedError, UsageError
 from bundler.evidence import Contents, Files
 from bundler.history import read_points
-from bundler.lockfiles import Lock, parse_requirements
+from bundler.lockfiles import Lock
+from bundler.lockfiles import parse as parse_lock
 from bundler.records import (
     RUN_ID,
     Artefact,
@@ -359,4 +360,7 @@ def _lock(files: Files, contents: Contents) -> Lock | None:
     path = contents.training.lock if contents.training else None
     if path is None or path not in files:
         return None
-    return parse_requirements(files.read(path).decode("utf-8", "replace"))
+    try:
+        return parse_lock(path, files.read(path))
+    except MalformedError:
+        return None

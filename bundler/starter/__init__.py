@@ -6,8 +6,10 @@ lists them and leaves the choice open.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from bundler.config import SourceConfig
 from bundler.errors import OutputError, UsageError
 from bundler.starter.composition import compose
 from bundler.starter.detection import Detected, detect
@@ -15,7 +17,9 @@ from bundler.starter.detection import Detected, detect
 __all__ = ["Detected", "compose", "detect", "write_starter"]
 
 
-def write_starter(folder: Path, target: Path, experiment: str | None) -> int:
+def write_starter(
+    folder: Path, target: Path, experiment: str | None, sources: Sequence[SourceConfig] = ()
+) -> int:
     """Write ``target`` for the repository ``folder``; return how many places are marked TODO.
 
     Raises :class:`OutputError` if ``target`` exists, :class:`UsageError` if ``folder`` is no folder.
@@ -26,7 +30,7 @@ def write_starter(folder: Path, target: Path, experiment: str | None) -> int:
         raise OutputError(
             f"{target} exists; it is never overwritten", remedy="Use -o, or remove it."
         )
-    text = compose(detect(folder, experiment))
+    text = compose(detect(folder, experiment, sources))
     try:
         # "x": a link that leads nowhere is there as well, and is not followed.
         with target.open("x", encoding="utf-8") as file:

@@ -55,20 +55,20 @@ def _system() -> Iterator[str]:
 
 def _sources(found: Detected) -> Iterator[str]:
     yield "sources:"
-    if found.store is None:
+    if not found.origins:
         yield "  - tracker: TODO           # known: " + ", ".join(importers.names())
         yield "    store: TODO             # no store was found here"
-    else:
-        yield _entry("  - tracker", found.tracker, f"{found.store} is a store of this tracker")
-        yield _entry("    store", found.store, "found in this folder")
+    for origin in found.origins:
+        yield _entry("  - tracker", origin.tracker, f"{origin.store} is a store of this tracker")
+        yield _entry("    store", origin.store, origin.why)
         yield _entry(
             "    experiment",
-            found.experiment,
-            f"has {_count(len(found.runs))}, {'all are' if len(found.runs) != 1 else 'which is'} imported",
+            origin.experiment,
+            f"has {_count(origin.runs)}, {'all are' if origin.runs != 1 else 'which is'} imported",
         )
-        if found.artefacts:
+        if origin.artefacts:
             yield _entry(
-                "    artefacts", found.artefacts, "folder of the artefact server, found here"
+                "    artefacts", origin.artefacts, "folder of the artefact server, found here"
             )
     yield ""
 
@@ -84,11 +84,20 @@ def _facts(found: Detected) -> Iterator[str]:
         "parameters.seed",
     )
     tags = keys_of(found.runs, "tags")
-    yield _named(found, "  code_dirty", "tags", tags, ("dirty",))
-    yield _named(found, "  data_sha256", "tags", tags, ("sha256",))
-    yield _named(found, "  data_version", "tags", tags, ("data.version", "data_version"))
     paths = paths_of(found.runs)
-    yield _named(found, "  environment", "artefacts", paths, ENVIRONMENTS)
+    own = _own_facts(found)
+    for key, group, present, words in (
+        ("code_dirty", "tags", tags, ("dirty",)),
+        ("data_sha256", "tags", tags, ("sha256",)),
+        ("data_version", "tags", tags, ("data.version", "data_version")),
+        ("environment", "artefacts", paths, ENVIRONMENTS),
+    ):
+        if own[key] and not names_with(present, words):
+            yield _entry(
+                f"  {key}", None, f"the tracker itself says it of {share(own[key], found)}"
+            )
+        else:
+            yield _named(found, f"  {key}", group, present, words)
     models = [path for path in paths if path.endswith((".safetensors", ".pt", ".onnx", ".pkl"))]
     if models:
         more = f"; also: {shortened(models[1:])}" if models[1:] else ""
@@ -101,6 +110,17 @@ def _facts(found: Detected) -> Iterator[str]:
         matching = [name for name in names if name.startswith(prefixes)]
         yield _entry(f"    {role}", matching, "from the names in the store")
     yield ""
+
+
+def _own_facts(found: Detected) -> Counter[str]:
+    """In how many runs the tracker itself records what ``facts`` could name."""
+    own: Counter[str] = Counter()
+    for run in found.runs:
+        own["code_dirty"] += run.code.dirty is not None
+        own["data_sha256"] += any(each.sha256 for each in run.data)
+        own["data_version"] += any(each.version for each in run.data)
+        own["environment"] += bool(run.environment)
+    return own
 
 
 def _selection(found: Detected) -> Iterator[str]:
@@ -177,23 +197,44 @@ def _training(found: Detected) -> Iterator[str]:
     yield _entry("  command", words, "entry point and parameters recorded by the runs")
     note = "TODO: files that it reads, {data: data/file.csv}, used as {input.data}"
     yield _entry("  inputs", found.inputs, found.inputs_note or note)
-    if found.tracker == "mlflow":
-        yield "  environment:              # MLflow writes into the output folder, without a server"
-        yield '    MLFLOW_TRACKING_URI: "file://{out}/mlruns"'
-        yield '    MLFLOW_ALLOW_FILE_STORE: "true"'
-        tensors = sorted(
-            {a.path for run in found.runs for a in run.artefacts if a.path.endswith(".safetensors")}
-        )
-        yield "  outputs:"
-        yield "    tracker: mlflow"
-        yield "    location: mlruns"
-        yield _entry("    tensors", tensors, "safetensors artefacts of the runs")
-    else:
-        yield "  outputs: {tracker: TODO, location: TODO}"
+    yield from _outputs(found)
     if found.lock:
         yield _entry("  lock", found.lock, f"found: {', '.join(found.locks)}")
     else:
         yield "  lock: null                # TODO: requirements with pinned versions and hashes"
+
+
+_OFFLINE = {
+    "mlflow": (
+        "MLflow writes into the output folder, without a server",
+        {"MLFLOW_TRACKING_URI": "file://{out}/mlruns", "MLFLOW_ALLOW_FILE_STORE": "true"},
+        "mlruns",
+    ),
+    "wandb": (
+        "W&B writes into the output folder, without a server",
+        {"WANDB_MODE": "offline", "WANDB_DIR": "{out}", "WANDB_SILENT": "true"},
+        "wandb",
+    ),
+}
+"""How a tracker is told to write into a folder: why, environment, and where its store then is."""
+
+
+def _outputs(found: Detected) -> Iterator[str]:
+    """Where a verifier's re-run leaves its record."""
+    if found.tracker not in _OFFLINE:
+        yield "  outputs: {tracker: TODO, location: TODO}"
+        return
+    why, environment, location = _OFFLINE[found.tracker]
+    yield f"  environment:              # {why}"
+    for name, value in environment.items():
+        yield f'    {name}: "{value}"'
+    tensors = sorted(
+        {a.path for run in found.runs for a in run.artefacts if a.path.endswith(".safetensors")}
+    )
+    yield "  outputs:"
+    yield f"    tracker: {found.tracker}"
+    yield f"    location: {location}"
+    yield _entry("    tensors", tensors, "safetensors artefacts of the runs")
 
 
 def _entry(key: str, value: Any, why: str) -> str:

@@ -6,26 +6,30 @@ import hashlib
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bundler import importers
-from bundler.errors import SourceError
+from bundler.config import SourceConfig
+from bundler.errors import MalformedError, SourceError
 from bundler.facts import MAX_ENVIRONMENT_BYTES, read_environment
 from bundler.importers.model import ArtefactFile, ImportedRun
-from bundler.lockfiles import parse_requirements
+from bundler.lockfiles import parse as parse_lock
 from bundler.manifest import path_problem
 from bundler.repository import Repository
 
 LOCKS = (
-    "requirements.lock",
-    "requirements.txt",
     "uv.lock",
     "poetry.lock",
     "pylock.toml",
-    "conda-lock.yml",
     "pixi.lock",
+    "conda-lock.yml",
+    "Pipfile.lock",
+    "requirements.lock",
+    "requirements.txt",
 )
+"""Those that show the most come first."""
 ROLES = {
     "hold-out": ("holdout", "hold_out", "test"),
     "validation": ("val", "valid", "best_val", "dev"),
@@ -42,25 +46,39 @@ MAX_HASHED = 4_000_000_000
 """Most bytes that are hashed to find the data."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """A store of runs: its place as bundle.yaml names it, how many runs it has, and how it became known."""
+
+    tracker: str
+    store: str
+    experiment: str | None
+    artefacts: str | None
+    runs: int
+    why: str
+
+
 @dataclass(slots=True)
 class Detected:
     """What was found in a training repository. ``notes`` are facts without a place of their own in the file."""
 
     folder: Path
     notes: list[str] = field(default_factory=list)
-    tracker: str | None = None
-    store: str | None = None
-    artefacts: str | None = None
-    experiment: str | None = None
+    origins: list[Origin] = field(default_factory=list)
     runs: list[ImportedRun] = field(default_factory=list)
     lock: str | None = None
     locks: list[str] = field(default_factory=list)
     inputs: dict[str, str] = field(default_factory=dict)
     inputs_note: str = ""
 
+    @property
+    def tracker(self) -> str | None:
+        """The tracker of the first store."""
+        return self.origins[0].tracker if self.origins else None
 
-def detect(folder: Path, experiment: str | None) -> Detected:
-    """Look at ``folder``, changing nothing in it."""
+
+def detect(folder: Path, experiment: str | None, sources: Sequence[SourceConfig] = ()) -> Detected:
+    """Look at ``folder``, and at ``sources`` instead of the stores in it, changing nothing."""
     found = Detected(folder)
     _detect_git(found)
     _detect_locks(found)
@@ -70,7 +88,11 @@ def detect(folder: Path, experiment: str | None) -> Detected:
     if pointers or (folder / "dvc.lock").exists():
         listed = shortened(pointers) or "dvc.lock"
         found.notes.append(f"DVC pointers: {listed} (their md5 is no SHA-256: log one as a tag)")
-    _detect_store(found, experiment)
+    if sources:
+        for source in sources:
+            _add_origin(found, source, "given with --from")
+    else:
+        _detect_store(found, experiment)
     _detect_environment(found)
     _detect_data(found)
     return found
@@ -89,7 +111,7 @@ def _detect_git(found: Detected) -> None:
 
 def _detect_locks(found: Detected) -> None:
     found.locks = [name for name in LOCKS if (found.folder / name).is_file()]
-    found.lock = next((name for name in found.locks if name.startswith("requirements")), None)
+    found.lock = next(iter(found.locks), None)
     version = found.folder / ".python-version"
     if version.is_file():
         found.notes.append(
@@ -97,10 +119,13 @@ def _detect_locks(found: Detected) -> None:
         )
     _detect_project(found)
     if found.lock is not None:
-        text = (found.folder / found.lock).read_text(encoding="utf-8", errors="replace")
-        torch = parse_requirements(text).packages.get("torch")
-        if torch:
-            found.notes.append(f"torch: {torch} from {found.lock}")
+        with suppress(OSError, MalformedError):
+            lock = parse_lock(found.lock, (found.folder / found.lock).read_bytes())
+            found.notes.append(
+                f"lock: every dependency pinned with a hash: {lock.answer} ({found.lock})"
+            )
+            if "torch" in lock.packages:
+                found.notes.append(f"torch: {lock.packages['torch']} from {found.lock}")
 
 
 def _detect_project(found: Detected) -> None:
@@ -176,7 +201,12 @@ def _files_of(found: Detected, wanted: Counter[str]) -> dict[str, str]:
         tracked = Repository(found.folder).tracked()
     except SourceError:
         return {}
-    stores = [f"{place}/" for place in (found.store, found.artefacts) if place]
+    stores = [
+        f"{place}/"
+        for origin in found.origins
+        for place in (origin.store, origin.artefacts)
+        if place
+    ]
     files: dict[str, str] = {}
     left = MAX_HASHED
     for path in tracked:
@@ -203,22 +233,61 @@ def _detect_store(found: Detected, experiment: str | None) -> None:
         for store in importers.find(name).detect(found.folder)
     ]
     if not stores:
-        found.notes.append("no tracker store found in this folder")
+        found.notes.append("no tracker store found in this folder; --from names one elsewhere")
         return
-    found.tracker, store = stores[0]
-    found.store = store.relative_to(found.folder).as_posix()
     for name, other in stores[1:]:
-        found.notes.append(f"another store: {name} {other.relative_to(found.folder).as_posix()}")
-    if (found.folder / "mlartifacts").is_dir():
-        found.artefacts = "mlartifacts"
-    importer = importers.find(found.tracker)
-    names = importer.experiments(store)
-    if len(names) > 1:
-        found.notes.append(f"experiments in {found.store}, most runs first: {', '.join(names)}")
-    found.experiment = experiment or (names[0] if names else None)
-    artefacts = found.folder / found.artefacts if found.artefacts else None
-    with importer.open(store, experiment=found.experiment, artefacts=artefacts) as session:
-        found.runs = list(session)
+        place = other.relative_to(found.folder).as_posix()
+        found.notes.append(f"another store: {name} {place}")
+    tracker, store = stores[0]
+    served = tracker == "mlflow" and (found.folder / "mlartifacts").is_dir()
+    source = SourceConfig(
+        tracker=tracker,
+        store=store.relative_to(found.folder).as_posix(),
+        experiment=experiment,
+        artefacts="mlartifacts" if served else None,
+    )
+    _add_origin(found, source, "found in this folder")
+
+
+def _add_origin(found: Detected, source: SourceConfig, why: str) -> None:
+    importer = importers.find(source.tracker)
+    store = importers.located(found.folder, source.store)
+    place = _from_folder(found.folder, source.store)
+    experiment = source.experiment
+    if experiment is None:
+        names = importer.experiments(store)
+        if len(names) > 1:
+            found.notes.append(f"experiments in {place}, most runs first: {', '.join(names)}")
+        experiment = names[0] if names else None
+    artefacts = found.folder / source.artefacts if source.artefacts else None
+    with importer.open(store, experiment=experiment, artefacts=artefacts) as session:
+        runs = [_thinned(run) for run in session]
+    found.runs += runs
+    found.origins.append(
+        Origin(
+            tracker=source.tracker,
+            store=place,
+            experiment=experiment,
+            artefacts=source.artefacts,
+            runs=len(runs),
+            why=why,
+        )
+    )
+
+
+def _from_folder(folder: Path, store: str) -> str:
+    """A path as bundle.yaml will name it, relative to its folder where that is simpler; an address as it is."""
+    located = importers.located(folder, store)
+    if isinstance(located, str):
+        return located
+    with suppress(ValueError):
+        return located.resolve().relative_to(folder.resolve()).as_posix()
+    return str(located)
+
+
+def _thinned(run: ImportedRun) -> ImportedRun:
+    """``run`` with the last point of each metric only: all points of all runs need not fit into memory."""
+    return replace(run, points=tuple({point.metric: point for point in run.points}.values()))
 
 
 def keys_of(runs: Sequence[ImportedRun], group: str) -> Counter[str]:

@@ -469,3 +469,35 @@ def test_a_fact_that_becomes_known_is_no_amendment_of_a_result(provider, tmp_pat
 def test_a_seed_may_be_spelled_in_any_way_that_is_read(seed, provider, tmp_path):
     provider.edit("run-c1", lambda run: replace(run, parameters={**run.parameters, "seed": seed}))
     assert provider.build(tmp_path / "b").findings == ()
+
+
+# --- container images -----------------------------------------------------------------------------------------------
+
+IMAGES = Path(__file__).parents[1] / "fixtures" / "images"
+
+
+def test_the_identity_of_an_image_is_in_the_bundle(provider, tmp_path):
+    provider.config["images"] = [{"path": str(IMAGES / "oci-archive.tar")}]
+    (image,) = provider.build(tmp_path / "b").index.images
+    assert image.resolved
+    assert image.supplied
+    assert image.manifest_digest != image.config_digest
+
+
+def test_an_image_by_tag_alone_is_a_gap(provider, tmp_path):
+    provider.config["images"] = [{"reference": "registry.example.org/train:1.0"}]
+    built = provider.build(tmp_path / "b")
+    assert not built.index.images[0].resolved
+    assert "image-unresolved" in {gap.code for gap in built.index.gaps}
+
+
+def test_an_image_that_is_nowhere_is_an_error(provider, tmp_path):
+    provider.config["images"] = [{"path": "nowhere.tar"}]
+    with pytest.raises(SourceError, match="nowhere"):
+        provider.build(tmp_path / "b")
+
+
+def test_an_image_without_path_and_name_is_refused(provider, tmp_path):
+    provider.config["images"] = [{"platform": "linux/amd64"}]
+    with pytest.raises(UsageError, match="neither path nor reference"):
+        provider.build(tmp_path / "b")

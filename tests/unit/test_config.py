@@ -11,7 +11,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bundler.config import MAX_BYTES, load
+from bundler.config import MAX_BYTES, load, source_of, with_sources
 from bundler.errors import MalformedError, UsageError
 from bundler.spec import FactMap
 from bundler.strict_yaml import parse_yaml
@@ -269,7 +269,9 @@ def test_the_documentation_names_every_key():
 
     from bundler.config import BuildConfig
 
-    text = (Path(__file__).parents[2] / "docs" / "bundle-yaml.md").read_text()
+    docs = Path(__file__).parents[2] / "docs"
+    # The columns of a log have a page of their own.
+    text = "".join((docs / name).read_text() for name in ("bundle-yaml.md", "experiment-log.md"))
 
     def keys(hint):
         if dataclasses.is_dataclass(hint):
@@ -280,3 +282,57 @@ def test_the_documentation_names_every_key():
             yield from keys(inner)
 
     assert [key for key in keys(BuildConfig) if f"`{key}`" not in text] == []
+
+
+# --- sources --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "tracker", "store", "experiment"),
+    [
+        ("mlflow:mlflow.db", "mlflow", "HERE/mlflow.db", None),
+        ("mlflow:/srv/mlflow.db#credit scoring", "mlflow", "/srv/mlflow.db", "credit scoring"),
+        ("mlflow:https://host:5000#a#b", "mlflow", "https://host:5000", "a#b"),
+        ("wandb:wandb", "wandb", "HERE/wandb", None),
+    ],
+)
+def test_a_source_of_the_command_line(text, tracker, store, experiment, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = source_of(text)
+    wanted = store.replace("HERE", str(tmp_path))
+    assert (source.tracker, source.store, source.experiment) == (tracker, wanted, experiment)
+
+
+@pytest.mark.parametrize("text", ["", "mlflow", "mlflow:", ":x", "mlflow:#x"])
+def test_a_source_that_is_none(text):
+    with pytest.raises(UsageError, match="is not TRACKER:STORE") as error:
+        source_of(text)
+    assert "mlflow:mlflow.db" in error.value.remedy
+
+
+def test_given_sources_stand_instead_of_the_written_ones(tmp_path):
+    config = load(write(tmp_path, changed("version", value=1)))
+    assert with_sources(config, ()) == config
+    changed_config = with_sources(config, ["mlflow:/a", "wandb:/b"])
+    assert [each.tracker for each in changed_config.sources] == ["mlflow", "wandb"]
+
+
+def test_no_source_at_all_is_refused(tmp_path):
+    config = load(write(tmp_path, changed("sources", value=[])))
+    with pytest.raises(UsageError, match="no source of runs"):
+        with_sources(config, ())
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"parameters.a": "tags.b"},
+        {"environment.a": "environment.b"},
+        {"metrics.": "metrics.b"},
+        {"a": "b"},
+        {"metrics.a": "metrics.c", "metrics.b": "metrics.c"},
+    ],
+)
+def test_names_that_cannot_be_given(names, tmp_path):
+    with pytest.raises(UsageError, match=r"sources\[0\]\.rename: "):
+        load(write(tmp_path, changed("sources", 0, "rename", value=names)))

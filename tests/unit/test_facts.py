@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bundler import canonical, codec
-from bundler.facts import record_of, roles, timestamp
+from bundler.facts import CAPTURE_FORMAT, record_of, roles, timestamp
 from bundler.importers.model import ImportedRun
 from bundler.records import CodeVersion, DatasetVersion, FidelityFlag, MetricPoint, Source
 from bundler.spec import FactMap
@@ -235,3 +235,64 @@ def test_flags_of_the_importer_are_kept_and_come_first():
     made = make(fidelity=(flag,), environment=b"{", parameters={"seed": "x"})
     assert made.fidelity[0] == flag
     assert len(made.fidelity) == 3
+
+
+# --- how a run ended ------------------------------------------------------------------------------------------------
+
+LAST = replace(FACTS, finished_with="val_auc")
+
+
+def test_where_no_status_is_recorded_the_last_metric_says_it():
+    made = make(facts=LAST, status="unknown")
+    assert made.status == "finished"
+    assert flags(made) == [("status", "inferred")]
+
+
+@pytest.mark.parametrize("status", ["failed", "killed", "running"])
+def test_a_recorded_status_stays(status):
+    assert make(facts=LAST, status=status).status == status
+
+
+def test_without_the_last_metric_the_status_stays_unknown():
+    assert make(facts=replace(FACTS, finished_with="other"), status="unknown").status == "unknown"
+    assert make(status="unknown").status == "unknown"
+
+
+# --- what the tracker and `bundler capture` recorded of the machine -------------------------------------------------
+
+
+def captured(**code) -> bytes:
+    return canonical.serialise({"format": CAPTURE_FORMAT, "code": code, "python": "3.11.7"})
+
+
+def test_an_artefact_comes_on_top_of_what_the_tracker_recorded():
+    run = replace(RUN, environment={"python": "3.11.7", "host": "x", "odd": math.nan})
+    made = record_of(
+        run, FACTS, run_id="r", history=None, artefacts=(), environment=b'{"python":"3.12.0"}'
+    )
+    assert made.environment == {"host": "x", "odd": "NaN", "python": "3.12.0"}
+    assert flags(made) == [("environment.odd", "type_lost")]
+
+
+def test_a_capture_says_what_the_tracker_does_not():
+    code = captured(
+        commit="a" * 40, tree="b" * 40, dirty=False, branch="main", remote="https://u:p@h/r"
+    )
+    made = make(environment=code).code
+    assert (made.commit, made.tree, made.dirty) == ("a" * 40, "b" * 40, False)
+    assert (made.branch, made.repository) == ("main", "https://h/r")
+
+
+def test_a_capture_never_replaces_what_the_tracker_says():
+    code = captured(commit="a" * 40, tree="b" * 40, dirty=False)
+    made = make(environment=code, code=CodeVersion(commit="c" * 40, dirty=True)).code
+    assert (made.commit, made.tree, made.dirty) == ("c" * 40, None, True)
+
+
+def test_other_environments_have_no_code_version():
+    assert make(environment=b'{"code":{"commit":"a"}}').code == CodeVersion()
+
+
+@pytest.mark.parametrize("tree", ["", "x", "A" * 40, "a" * 41])
+def test_a_tree_that_is_none(tree):
+    assert make(code=CodeVersion(commit="c", tree=tree)).code.tree is None

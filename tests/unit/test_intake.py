@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler.errors import SourceError
+from bundler.errors import SourceError, UsageError
 from bundler.importers.model import ArtefactFile
 from tests import tiny
 
@@ -82,3 +82,79 @@ def test_a_configured_folder_of_artefacts_that_is_none_is_an_error(name, words, 
     assert refused.value.message.startswith("sources.artefacts: ")
     assert str(provider.root / name) in refused.value.message
     assert refused.value.remedy
+
+
+# --- personal data --------------------------------------------------------------------------------------------------
+
+
+def personal(provider: tiny.Provider) -> None:
+    tags = {"mlflow.user": "anna", "note": "by anna@example.org in /home/anna/p"}
+    provider.edit("run-a", lambda run: replace(run, tags={**run.tags, **tags}))
+
+
+def test_personal_data_is_taken_out_and_listed(provider, tmp_path):
+    personal(provider)
+    built = provider.build(tmp_path / "b")
+    tags = record(tmp_path / "b")["tags"]
+    assert tags["mlflow.user"] == "[redacted user-name]"
+    assert tags["note"] == "by [redacted e-mail] in ~/p"
+    assert [(each.kind, each.field, each.runs) for each in built.index.redactions] == [
+        ("e-mail", "tags.note", 1),
+        ("home-path", "tags.note", 1),
+        ("user-name", "tags.mlflow.user", 1),
+    ]
+
+
+def test_personal_data_is_kept_by_explicit_choice(provider, tmp_path):
+    personal(provider)
+    provider.config["keep_personal_data"] = ["user-name", "home-path"]
+    built = provider.build(tmp_path / "b")
+    tags = record(tmp_path / "b")["tags"]
+    assert tags["mlflow.user"] == "anna"
+    assert tags["note"] == "by [redacted e-mail] in /home/anna/p"
+    assert [each.kind for each in built.index.redactions] == ["e-mail"]
+
+
+def test_personal_data_in_an_embedded_artefact_is_a_gap(provider, tmp_path):
+    file = tmp_path / "notes.txt"
+    file.write_text("ask anna@example.org")
+    extra = ArtefactFile(path="notes.txt", file=file)
+    provider.edit("run-c", lambda run: replace(run, artefacts=(*run.artefacts, extra)))
+    built = provider.build(tmp_path / "b")
+    (gap,) = [each for each in built.index.gaps if each.code == "personal-data-embedded"]
+    assert gap.subject == "1 files: data/artefacts/run-c/notes.txt"
+    assert "e-mail" in gap.message
+    provider.config["keep_personal_data"] = ["e-mail"]
+    built = provider.build(tmp_path / "kept")
+    assert "personal-data-embedded" not in {each.code for each in built.index.gaps}
+
+
+def test_the_patch_of_uncommitted_changes_is_kept_for_every_run(provider, tmp_path):
+    patch = tmp_path / "diff.patch"
+    patch.write_text("--- a\n+++ b\n")
+    extra = ArtefactFile(path="diff.patch", file=patch)
+
+    def dirty(run):
+        code = replace(run.code, dirty=True, patch="diff.patch")
+        return replace(run, code=code, artefacts=(*run.artefacts, extra))
+
+    provider.edit("run-a", dirty)
+    provider.build(tmp_path / "b")
+    assert (tmp_path / "b/data/artefacts/run-a/diff.patch").read_bytes() == patch.read_bytes()
+    assert not (tmp_path / "b/data/artefacts/run-a/environment.json").exists()
+
+
+# --- names and columns ----------------------------------------------------------------------------------------------
+
+
+def test_names_of_a_source_are_changed_on_the_way_in(provider, tmp_path):
+    provider.config["sources"][0]["rename"] = {"tags.dirty": "tags.git.dirty"}
+    provider.config["facts"]["code_dirty"] = "tags.git.dirty"
+    provider.build(tmp_path / "b")
+    assert record(tmp_path / "b")["code"]["dirty"] is False
+
+
+def test_only_a_log_has_columns(provider, tmp_path):
+    provider.config["sources"][0]["columns"] = {"id": "Experiment ID"}
+    with pytest.raises(UsageError, match="tiny has no columns"):
+        provider.build(tmp_path / "b")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
@@ -89,6 +90,20 @@ def empty_lock(provider):
     provider.config["training"]["lock"] = "empty.txt"
 
 
+def logged_by_hand(count=10, first="2026-01-01", days=1):
+    """So many rejected runs from a spreadsheet, one every few days; their ids come after all others."""
+    start = int(datetime.fromisoformat(f"{first}T12:00:00Z").timestamp() * 1000)
+
+    def add(provider):
+        run = next(each for each in provider.runs if each.source.run_id == "run-a")
+        for number in range(count):
+            source = replace(run.source, tracker="experiment-log", run_id=f"sheet-{number}")
+            started = start + number * days * 86_400_000
+            provider.add(replace(run, source=source, started=started, ended=started + 1000))
+
+    return add
+
+
 PROVOCATIONS = {
     "system-identity": setting("system", "version", value="TODO"),
     "intended-purpose": setting("system", "intended_purpose", value=" "),
@@ -107,6 +122,7 @@ PROVOCATIONS = {
     "code-included": code_without_files,
     "lock": empty_lock,
     "lock-hashed": lambda provider: None,
+    "image-unresolved": lambda provider: provider.config.update(images=[{"reference": "repo:1"}]),
     "run-code-version": editing(code=CodeVersion(dirty=False)),
     "run-code-clean": editing(tags={"data.sha256": "0" * 64}),
     "run-code-dirty": editing(tags={"data.sha256": "0" * 64, "dirty": "true"}),
@@ -119,6 +135,7 @@ PROVOCATIONS = {
     "run-hold-out": points("train_loss", "val_auc", "val_disparity"),
     "run-model": without_artefact("model.safetensors"),
     "artefact-missing": flagged("plot.png"),
+    "log-adequacy": logged_by_hand(),
 }
 
 
@@ -265,3 +282,27 @@ def test_a_tracker_digest_is_no_data_version(provider: tiny.Provider, tmp_path):
 )
 def test_dates(text, dated):
     assert is_date(text) is dated
+
+
+@pytest.mark.parametrize(
+    ("count", "first", "days", "adequate"),
+    [
+        (9, "2026-01-01", 1, True),
+        (10, "2026-01-01", 1, False),
+        (10, "2026-03-22", 1, False),
+        (10, "2026-03-23", 1, True),
+        (20, "2025-12-01", 10, True),
+        (20, "2026-02-01", 6, False),
+    ],
+)
+def test_ten_experiments_of_a_quarter_are_too_many_for_a_spreadsheet(
+    count, first, days, adequate, provider: tiny.Provider, tmp_path
+):
+    logged_by_hand(count, first, days)(provider)
+    assert ("log-adequacy" not in gaps(provider, tmp_path)) is adequate
+
+
+def test_runs_of_a_tracker_may_be_as_many_as_they_like(provider: tiny.Provider, tmp_path):
+    logged_by_hand(12)(provider)
+    provider.runs = [replace(r, source=replace(r.source, tracker="tiny")) for r in provider.runs]
+    assert "log-adequacy" not in gaps(provider, tmp_path)

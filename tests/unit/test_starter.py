@@ -248,7 +248,7 @@ def test_nothing_but_a_folder(tmp_path, monkeypatch):
     text, todo = written(tmp_path)
     assert "no git repository here" in text
     assert "no tracker store found in this folder" in text
-    assert "tracker: TODO           # known: mlflow" in text
+    assert "tracker: TODO           # known: clearml, comet, " in text
     assert "lock: null" in text
     assert todo > 15
     config = load(tmp_path / "bundle.yaml")

@@ -159,10 +159,34 @@ def test_without_a_lock(provider, tmp_path):
     assert {"lock", "lock-hashed"} <= set(gaps(built))
 
 
-def test_a_hashed_lock(provider, tmp_path):
+def test_hashes_alone_do_not_show_that_the_list_is_whole(provider, tmp_path):
     (provider.root / "lock.txt").write_text("numpy==2.0.0 --hash=sha256:" + "0" * 64 + "\n")
     provider.config["training"]["lock"] = "lock.txt"
+    assert set(gaps(provider.build(tmp_path / "b"))) == {"lock-hashed"}
+
+
+def test_a_lock_with_the_graph(provider, tmp_path):
+    lock = """\
+version = 1
+requires-python = ">=3.11"
+
+[[package]]
+name = "numpy"
+version = "2.0.0"
+source = { registry = "https://pypi.org/simple" }
+wheels = [{ url = "https://files.pythonhosted.org/numpy.whl", hash = "sha256:%s" }]
+""" % ("0" * 64)
+    (provider.root / "uv.lock").write_text(lock)
+    provider.config["training"]["lock"] = "uv.lock"
     assert gaps(provider.build(tmp_path / "b")) == {}
+    assert (tmp_path / "b/data/environment/uv.lock").read_text() == lock
+
+
+def test_a_lock_that_cannot_be_read_is_refused(provider, tmp_path):
+    (provider.root / "uv.lock").write_text("[[package]\n")
+    provider.config["training"]["lock"] = "uv.lock"
+    with pytest.raises(SourceError, match=r"training\.lock: .*line 1"):
+        provider.build(tmp_path / "b")
 
 
 def test_tensors_that_the_run_does_not_have_are_a_gap(provider, tmp_path):

@@ -193,7 +193,7 @@ def memory(runs: int) -> dict[str, Any]:
 
 def fill(store: Path, source: Path, runs: int) -> None:
     """Run folders with the first 10 rows of 100 metrics of ``source``, each under another id and start."""
-    from bundler.importers.wandb_datastore import RecordLog
+    from bundler.importers.wandb.datastore import RecordLog
 
     records = [data for _, data in RecordLog(source).records()]
     kept, rows = [], 0

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from bundler import canonical, codec, importers, resources
 from bundler.errors import MalformedError, UsageError
-from bundler.importers.log_columns import LogColumns
+from bundler.importers.experiment_log.columns import LogColumns
 from bundler.redaction import PersonalData
 from bundler.requirements import is_date
 from bundler.spec import (

@@ -1,6 +1,6 @@
 """Writing experiment logs: an empty one to fill in by hand, and the log of a bundle as a spreadsheet.
 
-Both have the titles of :mod:`bundler.importers.experiment_log_titles`, so the importer reads them without declared
+Both have the titles of :mod:`bundler.importers.experiment_log.titles`, so the importer reads them without declared
 columns, and gives the facts back that were written.
 """
 
@@ -17,7 +17,8 @@ from bundler.errors import MalformedError, OutputError, UsageError
 from bundler.evidence import Contents, intact_files, read_contents
 from bundler.experiment_log_files import Column, Look, Value, csv_bytes, xlsx_bytes
 from bundler.facts import roles, seed_of
-from bundler.importers.experiment_log_titles import (
+from bundler.importers.experiment_log.columns import OUTCOMES, STATUSES, ValueType
+from bundler.importers.experiment_log.titles import (
     DATE,
     DURATION,
     EXAMPLE,
@@ -28,7 +29,6 @@ from bundler.importers.experiment_log_titles import (
     metric_title,
     parameter_title,
 )
-from bundler.importers.log_columns import OUTCOMES, STATUSES, ValueType
 from bundler.records import DatasetVersion, RunRecord, Scalar, moment
 from bundler.selection import compete
 from bundler.spec import FactMap

@@ -17,8 +17,8 @@ from typing import Literal
 from xml.sax.saxutils import escape, quoteattr
 
 from bundler.errors import OutputError
-from bundler.importers.experiment_log_runs import ESCAPED
-from bundler.importers.experiment_log_table import MAX_COLUMNS, MAX_ROWS, letters
+from bundler.importers.experiment_log.runs import ESCAPED
+from bundler.importers.experiment_log.table import MAX_COLUMNS, MAX_ROWS, letters
 
 Value = str | bool | int | float | datetime | None
 Look = Literal["plain", "text", "date"]

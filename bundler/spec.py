@@ -189,8 +189,8 @@ class FactMap:
     """Where the runs of this provider keep their facts: ``parameters.NAME``, ``tags.NAME`` or ``artefacts.PATH``.
 
     ``environment`` names a JSON artefact. ``metrics`` maps a role to patterns of metric names (``*`` and ``?``);
-    a metric that matches none has the role ``other``. ``model`` is the path of the model artefact. ``finished_with`` is a
-    metric that is logged at the very end: where the tracker does not record how a run ended, one that has it finished.
+    a metric that matches none has the role ``other``. ``model`` is the path of the model artefact. ``finished_with`` is
+    a metric that is logged at the very end: where no tracker records how a run ended, one that has it finished.
     """
 
     seed: str = "parameters.seed"

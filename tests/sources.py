@@ -18,7 +18,7 @@ from bundler import codec
 from bundler.config import SourceConfig
 from bundler.facts import record_of
 from bundler.history import write_points
-from bundler.importers.log_columns import LogColumns
+from bundler.importers.experiment_log.columns import LogColumns
 from bundler.importers.model import ImportedRun
 from bundler.intake import importer_of
 from bundler.manifest import ResourceDescriptor, is_sha256

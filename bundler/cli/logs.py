@@ -12,7 +12,7 @@ import click
 from bundler.errors import UsageError
 
 if TYPE_CHECKING:
-    from bundler.importers.log_columns import ValueType
+    from bundler.importers.experiment_log.columns import ValueType
 
 _FILE = click.Path(path_type=Path)
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -91,7 +91,7 @@ def log_export(bundle: Path, output: Path, trust: tuple[Path, ...]) -> None:
 
 
 def _typed(text: str) -> tuple[str, ValueType]:
-    from bundler.importers.log_columns import ValueType
+    from bundler.importers.experiment_log.columns import ValueType
 
     name, _, word = text.rpartition(":")
     kind = next((each for each in get_args(ValueType) if each == word and each != "json"), None)

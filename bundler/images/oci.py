@@ -205,7 +205,9 @@ def _layers(files: Files, manifest: dict[str, Any]) -> tuple[tuple[ImageLayer, .
     return tuple(layers), reasons
 
 
-def _hold_against(files: Files, configuration: dict[str, Any], layers: Sequence[ImageLayer]) -> None:
+def _hold_against(
+    files: Files, configuration: dict[str, Any], layers: Sequence[ImageLayer]
+) -> None:
     """The configuration names the layers by the digest of what they unpack to: the same where nothing is compressed."""
     rootfs = table(files, configuration.get("rootfs"), "rootfs of the configuration")
     inner = rootfs.get("diff_ids")

@@ -19,7 +19,7 @@ BUILT_IN = {
     "clearml": "bundler.importers.clearml:ClearmlImporter",
     "comet": "bundler.importers.comet:CometImporter",
     "dvc": "bundler.importers.dvc:DvcImporter",
-    "dvclive": "bundler.importers.dvclive:DvcliveImporter",
+    "dvclive": "bundler.importers.dvc.dvclive:DvcliveImporter",
     "experiment-log": "bundler.importers.experiment_log:ExperimentLogImporter",
     "mlflow": "bundler.importers.mlflow:MlflowImporter",
     "neptune": "bundler.importers.neptune:NeptuneImporter",

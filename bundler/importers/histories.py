@@ -8,9 +8,10 @@ from pathlib import Path, PurePosixPath
 
 from bundler.errors import MalformedError, SourceError, quoted
 from bundler.history import read_points
-from bundler.importers import tensorboard_events, trainer_state
+from bundler.importers import trainer_state
 from bundler.importers.files import too_large, unreadable
 from bundler.importers.model import MetricPoint
+from bundler.importers.tensorboard import events as tensorboard_events
 from bundler.importers.values import Flags, clean, flag_steps
 from bundler.records import FidelityFlag
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from bundler import codec
 from bundler.errors import SourceError
-from bundler.images import ImageIdentity, identify, of_reference
+from bundler.images import identify, of_reference
+from bundler.spec import ImageIdentity
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "images"
 EXPECTED = json.loads((FIXTURES / "expected.json").read_text())

@@ -173,6 +173,14 @@ def test_nothing_is_written_into_the_repository(root):
     assert state() == before
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://user:s3cret@host/a.git", "https://host/a.git"),
+        ("https://user:p@ss@host/a.git", "https://host/a.git"),
+        ("git@host:a.git", "git@host:a.git"),
+    ],
+)
 def test_the_remote_without_its_password(root, url, shown):
     repository = Repository(root)
     assert repository.remote() is None

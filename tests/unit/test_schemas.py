@@ -199,7 +199,7 @@ def test_an_unknown_field_is_refused_by_both_at_every_place(generated):
             changed = copy.deepcopy(whole)
             list(places(changed))[position]["surprise"] = 1
             assert not validator.is_valid(changed), (file, position)
-            with pytest.raises(MalformedError, match="surprise: (unknown|expected text)"):
+            with pytest.raises(MalformedError, match=r"surprise: (unknown|expected text)"):
                 codec.from_json(KINDS[file], changed)
 
 

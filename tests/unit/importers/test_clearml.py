@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from bundler.errors import SourceError
-from bundler.importers import clearml_values
 from bundler.importers.clearml import ClearmlImporter
+from bundler.importers.clearml import values as clearml_values
 from tests.unit.importers.clearml_support import (
     EXPECTED,
     EXPORTS,

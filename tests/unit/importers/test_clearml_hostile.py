@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bundler.errors import SourceError
-from bundler.importers import clearml_files, clearml_metrics, clearml_store
 from bundler.importers.clearml import ClearmlImporter
+from bundler.importers.clearml import files as clearml_files
+from bundler.importers.clearml import metrics as clearml_metrics
+from bundler.importers.clearml import store as clearml_store
 from tests.unit.importers.clearml_support import (
     ID,
     SESSIONS,

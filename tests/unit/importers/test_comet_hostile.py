@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bundler.errors import SourceError
-from bundler.importers import comet_archive, comet_run, comet_values
 from bundler.importers.comet import CometImporter
+from bundler.importers.comet import archive as comet_archive
+from bundler.importers.comet import run as comet_run
+from bundler.importers.comet import values as comet_values
 from tests.unit.importers.comet_support import (
     FIXTURES,
     KEY,

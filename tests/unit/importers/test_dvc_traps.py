@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from bundler.errors import SourceError
-from bundler.importers import dvc_git, dvc_metrics, dvc_results
 from bundler.importers.dvc import DvcImporter
-from bundler.importers.dvc_git import Blob, Repository
-from bundler.importers.dvc_trees import WorkingTree
+from bundler.importers.dvc import git as dvc_git
+from bundler.importers.dvc import metrics as dvc_metrics
+from bundler.importers.dvc import results as dvc_results
+from bundler.importers.dvc.git import Blob, Repository
+from bundler.importers.dvc.trees import WorkingTree
 from tests.unit.importers.dvc_support import (
     FIXTURES,
     cached,
@@ -135,7 +137,7 @@ def test_files_with_too_many_values_are_flagged(tmp_path, monkeypatch):
         dvc_lock=lock(params="        lr: [1, 2, 3, 4]\n"),
         **files,
     )
-    monkeypatch.setattr("bundler.importers.dvc_values.MAX_VALUES", 3)
+    monkeypatch.setattr("bundler.importers.dvc.values.MAX_VALUES", 3)
     run = named(folder, "x")
     assert run.parameters == {}
     assert len(details(run, "parameters", "unreadable")) == 2

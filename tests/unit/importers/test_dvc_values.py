@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundler.importers import dvc_metrics, dvc_values
-from bundler.importers.dvc_metrics import last_values, lines_of, series, series_name
-from bundler.importers.dvc_pipeline import pipeline_of
-from bundler.importers.dvc_values import flat, number, parsed, scalar
+from bundler.importers.dvc import metrics as dvc_metrics
+from bundler.importers.dvc import values as dvc_values
+from bundler.importers.dvc.metrics import last_values, lines_of, series, series_name
+from bundler.importers.dvc.pipeline import pipeline_of
+from bundler.importers.dvc.values import flat, number, parsed, scalar
 from bundler.importers.values import Flags
 
 FUZZ = settings(max_examples=80, deadline=None)

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bundler.errors import SourceError
-from bundler.importers import dvc_metrics, dvclive
-from bundler.importers.dvclive import DvcliveImporter
+from bundler.importers.dvc import dvclive
+from bundler.importers.dvc import metrics as dvc_metrics
+from bundler.importers.dvc.dvclive import DvcliveImporter
 from tests.unit.importers.dvc_support import LIVE, LIVE_EXPECTED, contents, details, flags, write
 
 FUZZ = settings(

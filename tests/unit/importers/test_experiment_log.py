@@ -15,14 +15,14 @@ import pytest
 from bundler import codec
 from bundler.errors import MalformedError, SourceError
 from bundler.importers.experiment_log import ExperimentLogImporter
-from bundler.importers.experiment_log_table import letters
-from bundler.importers.experiment_log_titles import (
+from bundler.importers.experiment_log.columns import LogColumns
+from bundler.importers.experiment_log.table import letters
+from bundler.importers.experiment_log.titles import (
     data_title,
     from_titles,
     metric_title,
     parameter_title,
 )
-from bundler.importers.log_columns import LogColumns
 from bundler.importers.model import ImportedRun
 from tests.unit.importers.support import flags, state, write
 

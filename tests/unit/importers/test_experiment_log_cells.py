@@ -7,8 +7,8 @@ import tracemalloc
 
 import pytest
 
-from bundler.importers import experiment_log_table
 from bundler.importers.experiment_log import ExperimentLogImporter
+from bundler.importers.experiment_log import table as experiment_log_table
 from tests.unit.importers.support import flags, write
 from tests.unit.importers.test_experiment_log import SHA, declared, read_log, refused_log
 

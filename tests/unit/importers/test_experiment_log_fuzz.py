@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bundler.errors import SourceError
 from bundler.importers.experiment_log import ExperimentLogImporter
-from bundler.importers.experiment_log_titles import from_titles
+from bundler.importers.experiment_log.titles import from_titles
 from tests.unit.importers.test_experiment_log import CASES, LOGS, of_case
 
 FUZZ = settings(

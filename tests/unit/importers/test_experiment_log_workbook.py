@@ -7,9 +7,10 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from bundler.importers import experiment_log_book, experiment_log_sheet
 from bundler.importers.experiment_log import ExperimentLogImporter
-from bundler.importers.experiment_log_book import style_of
+from bundler.importers.experiment_log import sheet as experiment_log_sheet
+from bundler.importers.experiment_log import workbook as experiment_log_book
+from bundler.importers.experiment_log.workbook import style_of
 from tests.unit.importers.support import flags
 from tests.unit.importers.test_experiment_log import LOGS, declared, read_log, refused_log
 
@@ -150,7 +151,7 @@ def test_a_number_in_the_date_column_is_no_date_unless_declared(tmp_path):
     )
     from dataclasses import replace
 
-    from bundler.importers.log_columns import DateColumn
+    from bundler.importers.experiment_log.columns import DateColumn
 
     columns = replace(COLUMNS, date=DateColumn(column="Date", format="serial"))
     assert one(tmp_path, columns, Date="><v>46085</v>").started == 1_772_582_400_000
@@ -428,7 +429,7 @@ def test_broken_xml_is_named_with_member_and_byte(sheet, match, tmp_path):
 
 
 def test_a_tag_without_an_end_is_refused(tmp_path, monkeypatch):
-    from bundler.importers import experiment_log_xml
+    from bundler.importers.experiment_log import xml as experiment_log_xml
 
     monkeypatch.setattr(experiment_log_xml, "MAX_TOKEN", 1000)
     log = workbook(tmp_path, **{"xl/worksheets/sheet1.xml": '<a b="' + "x" * 500_000})

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from bundler.errors import SourceError
-from bundler.importers import mlflow_alchemy, mlflow_database
 from bundler.importers.mlflow import MlflowImporter
+from bundler.importers.mlflow import alchemy as mlflow_alchemy
+from bundler.importers.mlflow import database as mlflow_database
 from tests.unit.importers.support import (
     FIXTURES,
     MAIN,
@@ -158,7 +159,7 @@ def test_a_value_of_the_wrong_type_is_refused(store, change):
 
 
 def test_a_nan_of_the_databases_own_is_one():
-    from bundler.importers.mlflow_values import stored_points
+    from bundler.importers.mlflow.values import stored_points
 
     (point,) = stored_points([("loss", 0, 0, float("nan"), False)], lambda *_: None)
     assert point.value != point.value

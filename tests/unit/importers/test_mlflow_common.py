@@ -14,8 +14,8 @@ import pytest
 from bundler.errors import SourceError
 from bundler.importers.experiments import choose
 from bundler.importers.mlflow import MlflowImporter
-from bundler.importers.mlflow_artefacts import Places
-from bundler.importers.mlflow_values import dataset, split_tags
+from bundler.importers.mlflow.artefacts import Places
+from bundler.importers.mlflow.values import dataset, split_tags
 from tests.unit.importers.support import (
     EXAMPLE,
     EXPECTED,

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from bundler.errors import SourceError
-from bundler.importers import mlflow_files, mlflow_metrics
 from bundler.importers.mlflow import MlflowImporter
+from bundler.importers.mlflow import files as mlflow_files
+from bundler.importers.mlflow import metrics as mlflow_metrics
 from tests.unit.importers.support import (
     copy_of,
     flags,

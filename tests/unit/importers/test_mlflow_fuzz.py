@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bundler.errors import SourceError
-from bundler.importers import mlflow_http, mlflow_pages
 from bundler.importers.mlflow import MlflowImporter
+from bundler.importers.mlflow import http as mlflow_http
+from bundler.importers.mlflow import pages as mlflow_pages
 from bundler.importers.model import Store
 from tests.unit.importers.support import FIXTURES, MAIN, FakeMlflow, make_run, write
 

@@ -30,8 +30,9 @@ from urllib.parse import urlencode
 import pytest
 
 from bundler.errors import SourceError
-from bundler.importers import mlflow_alchemy, mlflow_history
 from bundler.importers.mlflow import MlflowImporter
+from bundler.importers.mlflow import alchemy as mlflow_alchemy
+from bundler.importers.mlflow import history as mlflow_history
 from bundler.importers.model import ImportedRun
 from tests.unit.importers.support import (
     BULK,
@@ -455,7 +456,7 @@ def test_postgresql_is_reached_by_its_plain_name_and_by_no_wrong_one(postgres):
 
 
 def test_a_long_history_comes_from_postgresql_in_pieces(postgres, monkeypatch):
-    monkeypatch.setattr("bundler.importers.mlflow_database.AT_ONCE", 1000)
+    monkeypatch.setattr("bundler.importers.mlflow.database.AT_ONCE", 1000)
     runs = read(postgres, "large")
     assert [len(run.points) for run in runs if len(run.points) != EACH] == [LONG]
     assert all(run.source.store == "postgresql" for run in runs)

@@ -17,8 +17,12 @@ from typing import Any
 import pytest
 
 from bundler.errors import SourceError
-from bundler.importers import mlflow_history, mlflow_http, mlflow_pages, mlflow_rest, mlflow_served
 from bundler.importers.mlflow import MlflowImporter
+from bundler.importers.mlflow import history as mlflow_history
+from bundler.importers.mlflow import http as mlflow_http
+from bundler.importers.mlflow import pages as mlflow_pages
+from bundler.importers.mlflow import rest as mlflow_rest
+from bundler.importers.mlflow import served as mlflow_served
 from tests.unit.importers.support import (
     BULK,
     FILES,

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from bundler.errors import SourceError
-from bundler.importers import mlflow_database
 from bundler.importers.mlflow import MlflowImporter
-from bundler.importers.mlflow_artefacts import Places
+from bundler.importers.mlflow import database as mlflow_database
+from bundler.importers.mlflow.artefacts import Places
 from tests.unit.importers.support import (
     FIXTURES,
     MAIN,

@@ -17,9 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundler.errors import SourceError
-from bundler.importers import find, neptune_parquet, neptune_reader
+from bundler.importers import find
 from bundler.importers.model import ImportedRun
 from bundler.importers.neptune import NeptuneImporter
+from bundler.importers.neptune import parquet as neptune_parquet
+from bundler.importers.neptune import reader as neptune_reader
 from tests.unit.importers.support import flags, state, write
 
 pa = pytest.importorskip("pyarrow")

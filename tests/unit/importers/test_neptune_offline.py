@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundler.errors import SourceError
-from bundler.importers import find, neptune_attributes, neptune_logs
+from bundler.importers import find
 from bundler.importers.model import ImportedRun
 from bundler.importers.neptune import NeptuneImporter
-from bundler.importers.neptune_attributes import whole_steps
+from bundler.importers.neptune import attributes as neptune_attributes
+from bundler.importers.neptune import logs as neptune_logs
+from bundler.importers.neptune.attributes import whole_steps
 from bundler.importers.values import Flags
 from tests.unit.importers.support import flags, state, write
 

@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundler.errors import SourceError
-from bundler.importers import find, tensorboard_events, tensorboard_records
+from bundler.importers import find
 from bundler.importers.model import ImportedRun
 from bundler.importers.tensorboard import TensorboardImporter
-from bundler.importers.tensorboard_records import crc32c, masked_crc32c
+from bundler.importers.tensorboard import events as tensorboard_events
+from bundler.importers.tensorboard import framing as tensorboard_records
+from bundler.importers.tensorboard.framing import crc32c, masked_crc32c
 from tests.unit.importers.support import flags, state, write
 
 FUZZ = settings(deadline=None)

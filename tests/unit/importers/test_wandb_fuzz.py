@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from bundler.errors import SourceError
 from bundler.importers.protobuf import WireError, fields
 from bundler.importers.wandb import WandbImporter
-from bundler.importers.wandb_datastore import RecordLog
-from bundler.importers.wandb_items import ItemReader, read_item
+from bundler.importers.wandb.datastore import RecordLog
+from bundler.importers.wandb.items import ItemReader, read_item
 from tests.unit.importers.wandb_records import FIXTURES, done, field, framed, item, record, run
 
 FUZZ = settings(

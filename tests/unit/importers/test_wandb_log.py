@@ -8,9 +8,9 @@ import struct
 import pytest
 
 from bundler.errors import SourceError
-from bundler.importers import wandb_datastore
 from bundler.importers.protobuf import WireError, fields, signed
-from bundler.importers.wandb_datastore import RecordLog
+from bundler.importers.wandb import datastore as wandb_datastore
+from bundler.importers.wandb.datastore import RecordLog
 from tests.unit.importers.wandb_records import BLOCK, HEADER, field, frame, framed, varint
 
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from bundler.errors import SourceError
-from bundler.importers import wandb_online
 from bundler.importers.wandb import WandbImporter
+from bundler.importers.wandb import online as wandb_online
 from tests.unit.importers.wandb_records import flags, read, refused
 
 ADDRESS = "wandb://team/credit"

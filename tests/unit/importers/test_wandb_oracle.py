@@ -12,7 +12,7 @@ import pytest
 
 from bundler.errors import SourceError
 from bundler.importers.wandb import WandbImporter
-from bundler.importers.wandb_datastore import RecordLog
+from bundler.importers.wandb.datastore import RecordLog
 from tests.unit.importers.support import state
 from tests.unit.importers.wandb_records import (
     EXPECTED,

@@ -11,15 +11,13 @@ import shutil
 import pytest
 
 from bundler.errors import SourceError
-from bundler.importers import (
-    wandb_artefacts,
-    wandb_folder,
-    wandb_history,
-    wandb_items,
-    wandb_run,
-    wandb_summary,
-)
 from bundler.importers.wandb import WandbImporter
+from bundler.importers.wandb import artefacts as wandb_artefacts
+from bundler.importers.wandb import folder as wandb_folder
+from bundler.importers.wandb import history as wandb_history
+from bundler.importers.wandb import items as wandb_items
+from bundler.importers.wandb import run as wandb_run
+from bundler.importers.wandb import summary as wandb_summary
 from tests.unit.importers.wandb_records import (
     done,
     field,
@@ -528,7 +526,7 @@ def test_packages_are_those_of_pip_freeze(tmp_path):
 
 
 def test_a_side_file_that_is_too_large_or_unreadable_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("bundler.importers.wandb_folder.MAX_METADATA", 3)
+    monkeypatch.setattr("bundler.importers.wandb.folder.MAX_METADATA", 3)
     with pytest.raises(SourceError, match="more than 3 bytes"):
         with_metadata(tmp_path / "a", {"a": 1})
 

@@ -40,6 +40,9 @@ def values_for(
     }
 
 
+REDACTED = "[redacted "
+"""How a marker begins that stands for personal data (:mod:`bundler.redaction`)."""
+
 _LOCATION = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -55,7 +58,10 @@ def problems(spec: TrainingSpec) -> Iterator[str]:
             yield f"{name!a} is no name of an environment variable"
     for text in (*spec.command, *spec.environment.values()):
         try:
-            if "\0" in expand(text, values):
+            expanded = expand(text, values)
+            if "\0" in expanded:
                 yield f"{text!a} holds a NUL character"
+            if REDACTED in expanded:
+                yield f"{text!a} uses a parameter whose value was taken out as personal data"
         except MalformedError as error:
             yield error.message

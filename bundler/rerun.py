@@ -25,6 +25,7 @@ from bundler.lockfiles import parse as parse_lock
 from bundler.placeholders import expand, problems, values_for
 from bundler.progress import Progress
 from bundler.records import MetricPoint, RunRecord, Scalar, artefact_location
+from bundler.redaction import redact
 from bundler.report import Finding, Knob, MetricComparison, Rerun, TensorComparison
 from bundler.reproduction import compare_metrics, differing_knobs, is_bitwise, judge, same_training
 from bundler.spec import TrainingSpec
@@ -221,7 +222,7 @@ def _compare(
     try:
         sandbox.collect(out, limits=limits)
         imported = _read_back(spec, out)
-        rerun = record_of(
+        record = record_of(
             imported,
             evidence.contents.index.facts,
             run_id=declared.id,
@@ -229,6 +230,8 @@ def _compare(
             artefacts=(),
             environment=_artefact(imported, evidence.contents.index.facts.environment),
         )
+        # As the declared record was, in whole or in part: what is left can be compared.
+        (rerun, _), (declared, _) = redact(record), redact(declared)
         tensors = tuple(_tensors(evidence, execution, imported))
     except (HostileOutputError, SourceError, UsageError, MalformedError) as error:
         finding = _warning(

@@ -146,12 +146,14 @@ def _ship_code(
         )
     stores = _below(folder, base, config)
     trees, left_out, count = [], [], 0
-    for at, place, its_commit in _with_submodules(repository, folder, commit):
+    places = list(_with_submodules(repository, folder, commit))
+    shipped = {at for at, _, _ in places}
+    for at, place, its_commit in places:
         kept, unfit = _sort_out(place.files(its_commit), at, [] if at else stores)
         for file, data in place.contents(kept):
             write_file(bag, f"{CODE}/{at}{file.path}", data)
         count += len(kept)
-        left_out += unfit
+        left_out += [each for each in unfit if f"{at}{each.path}/" not in shipped]
         tree = _tree(place, its_commit, at)
         if tree is None:
             gaps.append(_unlisted_gap(selected))

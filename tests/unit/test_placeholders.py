@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bundler.errors import MalformedError
-from bundler.placeholders import expand, values_for
+from bundler.placeholders import expand, problems, values_for
 from bundler.spec import TRAINING_FORMAT, Input, Outputs, TrainingSpec
 
 SPEC = TrainingSpec(
@@ -49,3 +51,9 @@ def test_unknown_ones_are_refused_by_name(text):
     with pytest.raises(MalformedError, match="known are: code") as caught:
         expand(text, VALUES)
     assert caught.value.code == "placeholder-unknown"
+
+
+def test_a_value_that_was_taken_out_cannot_be_used():
+    spec = replace(SPEC, command=("{parameter.user}",), parameters={"user": "[redacted user-name]"})
+    assert [each for each in problems(spec) if "taken out" in each]
+    assert list(problems(replace(spec, parameters={"user": "x"}))) == []

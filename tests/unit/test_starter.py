@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bundler import importers
-from bundler.config import load
+from bundler.config import SourceConfig, load
 from bundler.errors import OutputError, UsageError
 from bundler.records import CodeVersion, MetricPoint
 from bundler.starter import compose, detect, write_starter
@@ -365,3 +365,74 @@ def test_a_real_mlflow_store(tmp_path):
     assert "has 40 runs, all are imported" in text
     assert parse_yaml(text.encode())
     assert (folder / "mlflow.db").read_bytes() == before
+
+
+# --- other sources --------------------------------------------------------------------------------------------------
+
+
+def test_given_sources_stand_instead_of_the_found_ones(repository, provider):
+    target = repository / "bundle.yaml"
+    given = [
+        SourceConfig(tracker="tiny", store="elsewhere", experiment="one"),
+        SourceConfig(tracker="tiny", store="https://host/x"),
+    ]
+    write_starter(repository, target, None, given)
+    config = load(target)
+    assert [(each.store, each.experiment) for each in config.sources] == [
+        ("elsewhere", "one"),
+        ("https://host/x", "tiny"),
+    ]
+    text = target.read_text()
+    assert 'store: "elsewhere"  # given with --from' in text
+    assert "in 18 of 18 runs" in text  # both sources together
+
+
+def test_a_path_inside_the_folder_is_written_relative_to_it(repository):
+    target = repository / "bundle.yaml"
+    given = [SourceConfig(tracker="tiny", store=str(repository / "store"))]
+    write_starter(repository, target, None, given)
+    assert load(target).sources[0].store == "store"
+    target.unlink()
+    write_starter(repository, target, None, [SourceConfig(tracker="tiny", store="/srv/store")])
+    assert load(target).sources[0].store == "/srv/store"
+
+
+def test_what_the_tracker_itself_records_needs_no_fact(repository, provider, monkeypatch):
+    runs = [
+        replace(
+            run,
+            tags={},
+            artefacts=(),
+            code=replace(run.code, dirty=False),
+            environment={"python": "3.11.7"},
+            data=(replace(run.data[0], sha256="0" * 64, version="1"),),
+        )
+        for run in provider.runs
+    ]
+    monkeypatch.setattr(tiny.FakeImporter, "runs", runs)
+    text, _ = written(repository)
+    for key in ("code_dirty", "data_sha256", "data_version", "environment"):
+        (line,) = [each for each in text.splitlines() if each.startswith(f"  {key}:")]
+        assert "null  # the tracker itself says it of 9 of 9 runs" in line
+        assert "TODO" not in line
+
+
+def test_a_tracker_is_told_to_write_into_the_output_folder(repository, provider, monkeypatch):
+    class Wandb(Tracker):
+        def detect(self, folder):
+            return (folder / "store",)
+
+    monkeypatch.setattr(importers, "names", lambda: ("wandb",))
+    monkeypatch.setattr(importers, "find", lambda name, *, built_in_only=False: Wandb())
+    written(repository)
+    config = load(repository / "bundle.yaml")
+    assert config.training.environment["WANDB_MODE"] == "offline"
+    assert (config.training.outputs.tracker, config.training.outputs.location) == ("wandb", "wandb")
+
+
+@pytest.mark.parametrize("name", ["uv.lock", "Pipfile.lock"])
+def test_a_lock_that_cannot_be_read_is_named_and_nothing_else(name, repository):
+    (repository / name).write_text("[[broken")
+    text, _ = written(repository)
+    assert f'lock: "{name}"' in text
+    assert "every dependency pinned" not in text

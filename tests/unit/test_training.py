@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from bundler.errors import GapsError, SourceError, UsageError
 from bundler.records import CodeVersion
+from bundler.storage import open_bag
+from bundler.verify import verify
 from tests import tiny
 
 
@@ -273,3 +276,80 @@ def test_a_repository_without_a_commit(provider, tmp_path):
 def test_a_selected_run_without_a_seed(provider, tmp_path):
     provider.edit("run-c", lambda run: replace(run, parameters={"rate": "1"}))
     assert "records no seed" in refused(provider, tmp_path, UsageError)
+
+
+# --- submodules -----------------------------------------------------------------------------------------------------
+
+
+def git_in(folder, *words):
+    options = [
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t@example.org",
+        "-c",
+        "protocol.file.allow=always",
+    ]
+    done = subprocess.run(
+        ["git", "-C", str(folder), *options, *words], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def with_submodule(provider, tmp_path):
+    """The provider's repository with a submodule; all runs were made from the commit that has it."""
+    library = tmp_path / "library"
+    library.mkdir()
+    git_in(library, "init", "-q")
+    (library / "tools.py").write_text("tools = 1\n")
+    git_in(library, "add", ".")
+    git_in(library, "commit", "-qm", "library")
+    repository = provider.root / "repository"
+    git_in(repository, "submodule", "add", "-q", str(library), "lib")
+    git_in(repository, "commit", "-qm", "with library")
+    commit = git_in(repository, "rev-parse", "HEAD")
+    provider.runs = [replace(run, code=replace(run.code, commit=commit)) for run in provider.runs]
+    return provider
+
+
+def findings_of(folder):
+    report = verify(
+        lambda: open_bag(folder), "b", tiny.TRUST, clock=lambda: "2026-11-25T00:00:00.000Z"
+    )
+    return {each.code: each.severity for each in report.findings()}
+
+
+def test_the_files_of_a_submodule_are_shipped_and_held_against_its_commit(with_submodule, tmp_path):
+    with_submodule.build(tmp_path / "b")
+    assert (tmp_path / "b/data/code/lib/tools.py").read_text() == "tools = 1\n"
+    spec = json.loads((tmp_path / "b/data/spec/training.json").read_text())
+    assert [each["at"] for each in spec["code_trees"]] == ["", "lib"]
+    found = findings_of(tmp_path / "b")
+    assert not {code for code in found if code.startswith("code-") and code != "code-left-out"}
+
+
+def test_a_submodule_that_is_not_checked_out_is_a_gap(with_submodule, tmp_path):
+    repository = with_submodule.root / "repository"
+    git_in(repository, "submodule", "deinit", "-q", "-f", "lib")
+    built = with_submodule.build(tmp_path / "b")
+    assert "code-left-out" in {gap.code for gap in built.index.gaps}
+    assert not (tmp_path / "b/data/code/lib").exists()
+    assert "code-file" not in findings_of(tmp_path / "b")
+
+
+def test_a_submodule_that_travels_along_is_no_gap(with_submodule, tmp_path):
+    built = with_submodule.build(tmp_path / "b")
+    assert "lib" not in str([gap for gap in built.index.gaps if gap.code == "code-left-out"])
+
+
+def test_a_name_that_is_not_utf_8_cannot_be_listed(provider, tmp_path):
+    repository = provider.root / "repository"
+    (repository / os.fsdecode(b"\xff.txt")).write_text("x")
+    git_in(repository, "add", ".")
+    git_in(repository, "commit", "-qm", "odd")
+    commit = git_in(repository, "rev-parse", "HEAD")
+    provider.runs = [replace(run, code=replace(run.code, commit=commit)) for run in provider.runs]
+    built = provider.build(tmp_path / "b")
+    assert "code-unlisted" in {gap.code for gap in built.index.gaps}
+    assert findings_of(tmp_path / "b")["training-code-commit"] == "warning"

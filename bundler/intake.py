@@ -112,7 +112,9 @@ class Intake:
         origin = (source.tracker, source.experiment_id, source.experiment, source.run_id)
         if origin in self._origins:
             raise SourceError(
-                f"run {wanted} is imported twice", remedy="List each source only once."
+                f"run {wanted} is imported twice",
+                remedy="List each source only once. Where runs are known by their folders (TensorBoard, DVCLive, the"
+                " Trainer), two sources need folders of different names.",
             )
         self._origins.add(origin)
         if not RUN_ID.fullmatch(wanted) or wanted.lower() in self._taken:

@@ -98,7 +98,8 @@ def _facts(found: Detected) -> Iterator[str]:
             )
         else:
             yield _named(found, f"  {key}", group, present, words)
-    models = [path for path in paths if path.endswith((".safetensors", ".pt", ".onnx", ".pkl"))]
+    models = [path for path in paths if path.endswith(_MODELS)]
+    models = models or [path for path in paths if "model." in path.rpartition("/")[2]]
     if models:
         more = f"; also: {shortened(models[1:])}" if models[1:] else ""
         yield _entry("  model", models[0], f"an artefact of {share(paths[models[0]], found)}{more}")
@@ -110,6 +111,11 @@ def _facts(found: Detected) -> Iterator[str]:
         matching = [name for name in names if name.startswith(prefixes)]
         yield _entry(f"    {role}", matching, "from the names in the store")
     yield ""
+
+
+_MODELS = (".safetensors", ".pt", ".pth", ".onnx", ".pkl", ".joblib", ".ckpt", ".keras", ".h5")
+
+_SMALLER_IS_BETTER = ("loss", "error", "brier", "mse", "mae", "perplexity")
 
 
 def _own_facts(found: Detected) -> Counter[str]:
@@ -125,11 +131,13 @@ def _own_facts(found: Detected) -> Counter[str]:
 
 def _selection(found: Detected) -> Iterator[str]:
     metric = next(iter(_selection_metrics(found)), None)
+    minimise = any(word in (metric or "").lower() for word in _SMALLER_IS_BETTER)
     yield "selection:"
     yield "  run: TODO                 # the tracker's id of the selected run"
     if metric is not None:
-        yield _comment(f"  #   best by {metric}, highest first; look at the direction:")
-        best = _best(found.runs, metric)
+        order = "lowest" if minimise else "highest"
+        yield _comment(f"  #   best by {metric}, {order} first; look at the direction:")
+        best = _best(found.runs, metric, minimise=minimise)
         for run, value in best[:SHOWN]:
             yield _comment(f"  #   {run.source.run_id}  {value:.6g}  {run.name}")
         if len(best) > SHOWN:
@@ -138,7 +146,9 @@ def _selection(found: Detected) -> Iterator[str]:
     yield _entry(
         "  metric", metric or "TODO", f"TODO: choose; validation metrics are: {others or 'none'}"
     )
-    yield "  direction: maximise       # TODO: or minimise"
+    direction = "minimise" if minimise else "maximise"
+    other = "maximise" if minimise else "minimise"
+    yield f"  direction: {direction}       # TODO: or {other}"
     yield "  rationale: TODO           # why this model (Annex IV 2(b))"
     yield "  declared_at: null         # TODO: date on which these criteria were fixed (Art. 9(8))"
     yield '  constraints: []           # such as {metric: val_disparity, comparator: "<=", threshold: 0.2}'
@@ -287,10 +297,12 @@ def _selection_metrics(found: Detected) -> list[str]:
     )
 
 
-def _best(runs: Sequence[ImportedRun], metric: str) -> list[tuple[ImportedRun, float]]:
+def _best(
+    runs: Sequence[ImportedRun], metric: str, *, minimise: bool
+) -> list[tuple[ImportedRun, float]]:
     values = []
     for run in runs:
         points = [point.value for point in run.points if point.metric == metric]
         if points and run.status == "finished" and points[-1] == points[-1]:  # not NaN
             values.append((run, points[-1]))
-    return sorted(values, key=lambda pair: -pair[1])
+    return sorted(values, key=lambda pair: pair[1] if minimise else -pair[1])

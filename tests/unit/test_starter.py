@@ -436,3 +436,22 @@ def test_a_lock_that_cannot_be_read_is_named_and_nothing_else(name, repository):
     text, _ = written(repository)
     assert f'lock: "{name}"' in text
     assert "every dependency pinned" not in text
+
+
+def test_of_a_loss_the_lowest_is_the_best(repository, provider, monkeypatch):
+    runs = [
+        replace(
+            run,
+            points=tuple(
+                point._replace(metric="val_loss") if point.metric == "val_auc" else point
+                for point in run.points
+                if point.metric != "val_disparity"
+            ),
+        )
+        for run in provider.runs
+    ]
+    monkeypatch.setattr(tiny.FakeImporter, "runs", runs)
+    text, _ = written(repository)
+    assert "  direction: minimise       # TODO: or maximise" in text
+    listed = re.findall(r"^  #   run-\S+  (\S+)", text, re.MULTILINE)
+    assert listed == sorted(listed, key=float)

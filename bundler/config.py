@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from bundler import canonical, codec, importers, resources
+from bundler import canonical, codec, importers, renaming, resources
 from bundler.errors import MalformedError, UsageError
 from bundler.importers.experiment_log.columns import LogColumns
 from bundler.redaction import PersonalData
@@ -168,14 +168,15 @@ def _problems(config: BuildConfig) -> Iterator[str]:
 def _name_problems(config: BuildConfig) -> Iterator[str]:
     """Names of facts that are none."""
     for i, source in enumerate(config.sources):
-        yield from rename_problems(source.rename, f"sources[{i}].rename")
+        yield from (f"sources[{i}].rename: {each}" for each in renaming.problems(source.rename))
         if source.columns is not None:
             yield from (f"sources[{i}].columns.{each}" for each in source.columns.problems())
     for i, image in enumerate(config.images):
         if image.path is None and image.reference is None:
             yield f"images[{i}]: neither path nor reference"
     if config.training is not None:
-        yield from rename_problems(config.training.outputs.rename, "training.outputs.rename")
+        names = config.training.outputs.rename
+        yield from (f"training.outputs.rename: {each}" for each in renaming.problems(names))
     facts = config.facts
     for name in ("seed", "code_commit", "code_dirty", "data_version", "data_sha256"):
         path = getattr(facts, name)
@@ -187,21 +188,6 @@ def _name_problems(config: BuildConfig) -> Iterator[str]:
 
 
 _FACTS = ("parameters.", "tags.", "environment.")
-_RENAMED = ("parameters", "tags", "metrics")
-
-
-def rename_problems(names: Mapping[str, str], place: str) -> Iterator[str]:
-    """What is wrong with the names that a source's things are to get."""
-    for old, new in names.items():
-        groups = {each.partition(".")[0] for each in (old, new)}
-        named = all(each.partition(".")[2] for each in (old, new))
-        if len(groups) != 1 or not groups <= {*_RENAMED} or not named:
-            yield (
-                f"{place}: {old!r} → {new!r}: both must be names of one kind, such as"
-                " metrics.val/auc: metrics.val_auc"
-            )
-    if len(set(names.values())) < len(names):
-        yield f"{place}: two names become one"
 
 
 def source_of(text: str) -> SourceConfig:

@@ -98,7 +98,7 @@ def renamed(run: ImportedRun, names: Mapping[str, str]) -> ImportedRun:
     for group, changes in groups.items():
         for old, new in sorted(changes.items()):
             if old in present[group]:
-                if new in present[group]:
+                if new in present[group] and new not in changes:
                     raise SourceError(
                         f"run {run.source.run_id}: rename {group}.{old}: there is a {group}.{new} already",
                         remedy="Choose another name in sources.rename.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from bundler import renaming
 from bundler.errors import MalformedError
 from bundler.spec import TrainingSpec
 
@@ -52,6 +53,7 @@ def problems(spec: TrainingSpec) -> Iterator[str]:
     location = spec.outputs.location
     if not _LOCATION.fullmatch(location) or {".", ".."} & {*location.split("/")}:
         yield f"outputs.location {location!a} is no plain path below {{out}}"
+    yield from (f"outputs.rename: {each}" for each in renaming.problems(spec.outputs.rename))
     values = values_for(spec, python="", bundle="", out="", seed=spec.seed)
     for name in spec.environment:
         if not _VARIABLE.fullmatch(name):

@@ -64,6 +64,15 @@ class Repository:
         """The id of the tree that the folder is in ``commit``."""
         return self._git("rev-parse", "--verify", "--end-of-options", f"{commit}:./").strip()
 
+    def above(self, commit: str) -> tuple[tuple[CodeFile, ...], ...]:
+        """What is directly in each folder above this one in ``commit``, the root first; none for the root itself."""
+        parts = self.prefix().split("/") if self.prefix() else []
+        places = ["/".join(parts[:count]) for count in range(len(parts))]
+        return tuple(
+            tuple(self._listed("ls-tree", "-z", "--full-tree", f"{commit}:{place}"))
+            for place in places
+        )
+
     def prefix(self) -> str:
         """The folder's path in the repository, empty for the whole of it."""
         return self._git("rev-parse", "--show-prefix").strip("\n").rstrip("/")
@@ -87,11 +96,12 @@ class Repository:
 
     def files(self, commit: str) -> tuple[CodeFile, ...]:
         """What the folder holds in ``commit``, sorted by path: files, and links and submodules, which have no bytes."""
-        listing = self._git(
-            "ls-tree", "-r", "-z", "--full-tree", "--end-of-options", f"{commit}:./"
-        )
-        files = []
-        for entry in listing.split("\0"):
+        tree = self._git("rev-parse", "--verify", "--end-of-options", f"{commit}:./").strip()
+        found = self._listed("ls-tree", "-r", "-z", "--full-tree", tree)
+        return tuple(sorted(found, key=lambda file: file.path))
+
+    def _listed(self, *arguments: str) -> Iterator[CodeFile]:
+        for entry in self._git(*arguments).split("\0"):
             if entry:
                 meta, path = entry.split("\t", 1)
                 mode, kind, blob = meta.split()
@@ -100,8 +110,7 @@ class Repository:
                     what = "submodule"
                 elif mode == "120000":
                     what = "link"
-                files.append(CodeFile(path=path, blob=blob, kind=what, mode=mode))
-        return tuple(sorted(files, key=lambda file: file.path))
+                yield CodeFile(path=path, blob=blob, kind=what, mode=mode)
 
     def contents(self, files: Iterable[CodeFile]) -> Iterator[tuple[CodeFile, bytes]]:
         """Yield each file with its bytes, from one git process however many files there are."""

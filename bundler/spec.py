@@ -308,7 +308,10 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeEntry:
-    """A line of ``git ls-tree -r``: mode (100644, 100755, 120000 a link, 160000 a submodule), object id, path."""
+    """A line of ``git ls-tree``: mode (100644, 100755, 120000 a link, 160000 a submodule), object id, path.
+
+    Mode 040000 is a folder that is named and not listed.
+    """
 
     mode: str
     id: str
@@ -319,7 +322,8 @@ class TreeEntry:
 class CodeTree:
     """What git says the code is: ``commit`` has at ``folder`` the tree ``tree``, which holds exactly ``entries``.
 
-    ``at`` is where it lies below the code of the bag: empty, or the path of a submodule.
+    ``at`` is where it lies below the code of the bag: empty, or the path of a submodule. ``above`` lists the folders
+    above ``folder``, the root first, so that the tree of the whole commit can be computed.
     """
 
     commit: str
@@ -327,6 +331,7 @@ class CodeTree:
     tree: str
     entries: tuple[TreeEntry, ...]
     at: str = ""
+    above: tuple[tuple[TreeEntry, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

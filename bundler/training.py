@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,7 +124,7 @@ def _ship_code(
         )
     repository = Repository(folder)
     gaps = []
-    commit = selected.code.commit
+    commit = selected.code.commit.lower() if selected.code.commit else None
     if commit is None or not repository.has(commit):
         # With no commit recorded, a deeper clone would not help.
         shallow = commit is not None and repository.is_shallow()
@@ -176,17 +176,26 @@ def _with_submodules(
             below = folder / at / file.path
             # One that is not checked out has a commit and no files: git would answer for the repository around it.
             if file.kind == "submodule" and below.is_dir() and not below.is_symlink():
-                submodule = Repository(below)
-                if submodule.prefix() == "" and submodule.has(file.blob):
+                submodule = _checked_out(below, file.blob)
+                if submodule is not None:
                     waiting.append((f"{at}{file.path}/", submodule, file.blob))
+
+
+def _checked_out(folder: Path, commit: str) -> Repository | None:
+    """The repository of a submodule if it is there with its commit: a copied tree may have lost it."""
+    try:
+        submodule = Repository(folder)
+    except SourceError:
+        return None
+    return submodule if submodule.prefix() == "" and submodule.has(commit) else None
 
 
 def _tree(repository: Repository, commit: str, at: str) -> CodeTree | None:
     """What git says the code is, ``None`` where a path is no text that can be listed."""
-    entries = tuple(
-        TreeEntry(mode=file.mode, id=file.blob, path=file.path) for file in repository.files(commit)
-    )
-    if any(not _is_text(each.path) for each in entries) or not _is_text(repository.prefix()):
+    entries = _entries(repository.files(commit))
+    above = tuple(map(_entries, repository.above(commit)))
+    named = (*entries, *(entry for listing in above for entry in listing))
+    if any(not _is_text(each.path) for each in named) or not _is_text(repository.prefix()):
         return None
     return CodeTree(
         commit=repository.commit(commit),
@@ -194,7 +203,12 @@ def _tree(repository: Repository, commit: str, at: str) -> CodeTree | None:
         tree=repository.tree(commit),
         entries=entries,
         at=at.rstrip("/"),
+        above=above,
     )
+
+
+def _entries(files: Iterable[CodeFile]) -> tuple[TreeEntry, ...]:
+    return tuple(TreeEntry(mode=file.mode, id=file.blob, path=file.path) for file in files)
 
 
 def _is_text(path: str) -> bool:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from bundler.checks.completeness import lock_of
 from bundler.checks.model import Evidence, finding
-from bundler.git_trees import blob_id, tree_id
+from bundler.errors import quoted
+from bundler.git_trees import FOLDER, blob_id, is_plain, tree_id
 from bundler.lockfiles import compare
 from bundler.manifest import CODE, DATASETS
 from bundler.placeholders import problems
@@ -39,6 +43,7 @@ def training_specification(evidence: Evidence) -> Iterator[Finding]:
             f"code and inputs must lie in {CODE} and {DATASETS}, and nowhere else",
         )
     yield from _code_findings(evidence, training, run)
+    yield from _command_findings(evidence, training)
     recorded = {data.sha256 for data in run.data if data.sha256}
     shipped = set()
     for item in training.inputs:
@@ -59,8 +64,8 @@ def training_specification(evidence: Evidence) -> Iterator[Finding]:
 def _code_findings(evidence: Evidence, training: TrainingSpec, run: RunRecord) -> Iterator[Finding]:
     """The code must be the tree that git names, file by file, and that of the recorded commit."""
     trees = training.code_trees
-    main = next((tree for tree in trees if not tree.at), None)
-    if main is None:
+    places = [tree.at for tree in trees]
+    if "" not in places:
         yield finding(
             "training-code-commit",
             run.id,
@@ -69,60 +74,147 @@ def _code_findings(evidence: Evidence, training: TrainingSpec, run: RunRecord) -
             "Compare it with a clone of the repository.",
         )
         return
-    if run.code.commit is None or not main.commit.startswith(run.code.commit):
+    unfit = [at for at in places if places.count(at) > 1 or not (at == "" or is_plain(at))]
+    unfit += [tree.folder for tree in trees if not (tree.folder == "" or is_plain(tree.folder))]
+    if unfit:
         yield finding(
-            "code-other-commit",
-            run.id,
-            f"the run recorded commit {run.code.commit}, the code is that of {main.commit}",
+            "code-tree", CODE, f"{quoted(unfit[0])} is listed twice, or no place for code"
         )
-    elif not main.folder and run.code.tree not in {None, main.tree}:
-        yield finding(
-            "code-other-tree",
-            run.id,
-            f"the run recorded tree {run.code.tree}, the code is that of {main.tree}",
-        )
-    else:
+        return
+    main = trees[places.index("")]
+    yield from _commit_findings(main, run)
+    yield from _tree_findings(evidence, trees, main)
+    for tree in trees:
+        where = f"{CODE}/{tree.at}".rstrip("/")
+        command = shlex.join(["git", "rev-parse", f"{tree.commit}:{tree.folder}"])
         yield finding(
             "training-code-commit",
             run.id,
-            f"{CODE} is git tree {main.tree}; that commit {main.commit} has it, `git rev-parse"
-            f" {main.commit}:{main.folder}` says in any clone of the repository",
+            f"{where} is git tree {tree.tree}; that commit {tree.commit} has it is the provider's word until"
+            f" `{command}` says the same in a clone of the repository",
             "note",
         )
-    yield from _tree_findings(evidence, trees, main.commit)
 
 
-def _tree_findings(evidence: Evidence, trees: Sequence[CodeTree], commit: str) -> Iterator[Finding]:
+def _commit_findings(main: CodeTree, run: RunRecord) -> Iterator[Finding]:
+    """The tree must be that of the commit, and of the tree, that the run recorded."""
+    commit = (run.code.commit or "").lower()
+    if not re.fullmatch(r"[0-9a-f]{7,64}", commit) or not main.commit.startswith(commit):
+        recorded = f"commit {quoted(commit)}" if commit else "no commit"
+        yield finding(
+            "code-other-commit",
+            run.id,
+            f"the run recorded {recorded}, the code is that of {main.commit}",
+        )
+    root = _root_tree(main)
+    if root is None:
+        yield finding(
+            "code-tree",
+            CODE,
+            f"the folders above {main.folder} do not lead to its tree {main.tree}",
+        )
+    elif run.code.tree not in {None, root}:
+        yield finding(
+            "code-other-tree",
+            run.id,
+            f"the run recorded tree {run.code.tree}, the code is from {root}",
+        )
+
+
+def _root_tree(main: CodeTree) -> str | None:
+    """The tree of the whole commit, computed upwards from ``folder``; ``None`` if the listings do not fit."""
+    names = main.folder.split("/") if main.folder else []
+    if len(names) != len(main.above):
+        return None
+    below = main.tree
+    for name, listing in zip(reversed(names), reversed(main.above), strict=True):
+        if TreeEntry(mode=FOLDER, id=below, path=name) not in listing:
+            return None
+        below = tree_id(listing, main.tree)
+    return below
+
+
+def _tree_findings(
+    evidence: Evidence, trees: Sequence[CodeTree], main: CodeTree
+) -> Iterator[Finding]:
     known: dict[str, TreeEntry] = {}
-    submodules = {("", commit)}
     for tree in trees:
         if tree_id(tree.entries, tree.tree) != tree.tree:
             yield finding(
                 "code-tree", tree.at or CODE, f"the listing does not have the id {tree.tree}"
             )
-        prefix = f"{CODE}/{tree.at}/" if tree.at else f"{CODE}/"
+        prefix = f"{tree.at}/" if tree.at else ""
         for entry in tree.entries:
-            known[prefix + entry.path] = entry
-            if entry.mode == "160000":
-                submodules.add(((prefix + entry.path)[len(CODE) + 1 :], entry.id))
+            # What a submodule holds, its own listing names alone.
+            if known.setdefault(prefix + entry.path, entry) is not entry:
+                yield finding("code-tree", prefix + entry.path, "two listings name it")
+    submodules = {(path, entry.id) for path, entry in known.items() if entry.mode == SUBMODULE}
     for tree in trees:
-        if (tree.at, tree.commit) not in submodules:
+        if tree is not main and (tree.at, tree.commit) not in submodules:
             yield finding("code-submodule", tree.at, f"no tree names it at {tree.commit}")
-    present = set(evidence.files.below(CODE))
+    yield from _file_findings(evidence, known)
+
+
+def _file_findings(evidence: Evidence, known: Mapping[str, TreeEntry]) -> Iterator[Finding]:
+    """Every file of the code must be the committed one; what is left out is said."""
+    present = {path[len(CODE) + 1 :] for path in evidence.files.below(CODE)}
     for path in sorted(present):
         named = known.get(path)
-        if named is None or blob_id(evidence.files.read(path), named.id) != named.id:
-            yield finding("code-file", path, "is not the file of that name in the commit")
+        data = evidence.files.read(f"{CODE}/{path}")
+        if named is None or named.mode not in _FILES or blob_id(data, named.id) != named.id:
+            yield finding(
+                "code-file", f"{CODE}/{path}", "is not the file of that name in the commit"
+            )
     left_out = sorted(
-        path for path, entry in known.items() if path not in present and entry.mode != "160000"
+        path for path, entry in known.items() if path not in present and entry.mode != SUBMODULE
     )
     if left_out:
         yield finding(
             "code-left-out",
             CODE,
-            f"{len(left_out)} files of the commit are not in the bundle: {', '.join(left_out[:3])}",
+            f"{len(left_out)} files of the commit are not in the bundle: {', '.join(map(quoted, left_out[:3]))}",
             "note",
         )
+
+
+def _command_findings(evidence: Evidence, training: TrainingSpec) -> Iterator[Finding]:
+    """What runs must be the code that was examined, not a word of the command or an input."""
+    words = [word for word in training.command[1:] if not word.startswith("-")]
+    python = training.command[:1] == ("{python}",)
+    # Of an interpreter, the first word that is no option; of another program, any word.
+    named = words[:1] if python else words
+    modules = {
+        f"{CODE}/{word.replace('.', '/')}{end}"
+        for option, word in pairwise(training.command)
+        if option == "-m"
+        for end in (".py", "/__main__.py")
+    }
+    files = {f"{CODE}/{word.removeprefix('{code}/').removeprefix('./')}" for word in named}
+    if not any(path in evidence.files for path in (*files, *modules)):
+        yield finding(
+            "training-command-elsewhere",
+            training.run,
+            f"the command runs no file of {CODE}: {quoted(' '.join(training.command), 120)}",
+            "warning",
+            "Look at what it runs: the code that was examined may not be it.",
+        )
+    variables = sorted(name for name in training.environment if _LOADS.fullmatch(name))
+    if variables:
+        yield finding(
+            "training-code-elsewhere",
+            training.run,
+            f"the environment can bring in other code than that of {CODE}: {', '.join(variables)}",
+            "warning",
+            "Look at what these variables point to.",
+        )
+
+
+_FILES = {"100644", "100755", "100664"}
+SUBMODULE = "160000"
+_LOADS = re.compile(
+    r"PYTHON(PATH|STARTUP|HOME|USERBASE|BREAKPOINT|INSPECT)|LD_\w+|BASH_ENV|ENV|PATH"
+)
+"""Variables that decide which code an interpreter or the loader takes."""
 
 
 def _installed_packages(evidence: Evidence, run: RunRecord) -> Iterator[Finding]:

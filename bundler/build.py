@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bundler import SOFTWARE, canonical, chain, codec, requirements, resources
+from bundler import SOFTWARE, canonical, chain, codec, privacy, requirements, resources
 from bundler.attestation import Release, Statement, statement_bytes
 from bundler.checks import CHECKS, Evidence, run_check
 from bundler.config import BuildConfig, ImageConfig
@@ -37,9 +37,18 @@ from bundler.manifest import (
 from bundler.previous import Previous, open_previous
 from bundler.progress import Progress, Silence
 from bundler.records import RunRecord
+from bundler.redaction import clean_text
 from bundler.report import Finding
 from bundler.signers import Signer, sign_payload
-from bundler.spec import BUNDLE_FORMAT, BUNDLE_SCHEMAS, Gap, ImageIdentity, Index
+from bundler.spec import (
+    BUNDLE_FORMAT,
+    BUNDLE_SCHEMAS,
+    Gap,
+    ImageIdentity,
+    Index,
+    Redaction,
+    SelectionSpec,
+)
 from bundler.storage import open_bag
 from bundler.storage.hashing import digest_all, digest_bytes
 from bundler.storage.writer import staged, write_archive, write_file
@@ -103,7 +112,9 @@ def _fill(bag: Path, request: Request, previous: Previous | None, progress: Prog
     selected = _selected(config.selection.run, records)
     selection = replace(config.selection, run=selected.id)
     config = replace(config, selection=selection)
-    shipped = ship_training(config, request.base, bag, selected)
+    redacted = intake.redacted(selected.id)
+    _refuse_redacted_rule(config.selection, intake.redactions)
+    shipped = ship_training(config, request.base, bag, selected, redacted)
     images = tuple(_identity(each, request.base) for each in config.images)
     lines: list[bytes] = []
     added: Iterable[RunRecord] = records
@@ -126,7 +137,9 @@ def _fill(bag: Path, request: Request, previous: Previous | None, progress: Prog
         log=chain.checkpoint(lines),
         previous=previous.predecessor if previous else None,
         training_spec=shipped.spec,
-        gaps=_gaps(config, records, shipped, images, intake.gaps),
+        gaps=_gaps(
+            config, records, shipped, images, tuple(privacy.gaps(bag, config.keep_personal_data))
+        ),
         redactions=intake.redactions,
         images=images,
     )
@@ -174,6 +187,17 @@ def _identity(image: ImageConfig, base: Path) -> ImageIdentity:
     return identify(base / image.path, reference=image.reference, platform=image.platform)
 
 
+def _refuse_redacted_rule(selection: SelectionSpec, redactions: Iterable[Redaction]) -> None:
+    """A rule about what was taken out of the records could be held by nobody."""
+    taken = {each.field: each.kind for each in redactions}
+    for path in selection.eligible:
+        if path in taken:
+            raise UsageError(
+                f"selection.eligible: {path} was taken out of the records as personal data",
+                remedy=f"Choose another fact, or keep it: keep_personal_data: [{taken[path]}].",
+            )
+
+
 def _refuse_other_system(previous: Previous, name: str) -> None:
     earlier = previous.contents.index.system.name
     if earlier != name:
@@ -205,12 +229,14 @@ def _append(lines: list[bytes], records: Iterable[RunRecord]) -> list[bytes]:
 def _selected(wanted: str, records: tuple[RunRecord, ...]) -> RunRecord:
     """The run whose id, in the bundle or in the tracker, is ``wanted``; else the only one of that name."""
     found = [each for each in records if wanted in {each.id, each.source.run_id}]
-    found = found or [each for each in records if each.name == wanted]
+    # A name may have lost an address or a home folder.
+    found = found or [each for each in records if each.name in {wanted, clean_text(wanted, ())}]
     if len(found) != 1:
         how = "none" if not found else f"{len(found)}"
+        known = ", ".join(f"{each.source.run_id} ({each.name})" for each in records[:5])
         raise UsageError(
             f"selection.run {wanted!r} means {how} of the {len(records)} imported runs",
-            remedy="Use the tracker's run id; the sources must hold the experiment of that run.",
+            remedy=f"Use the tracker's run id, such as {known}{', …' if len(records) > 5 else ''}.",
         )
     return found[0]
 

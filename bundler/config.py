@@ -162,11 +162,12 @@ def _problems(config: BuildConfig) -> Iterator[str]:
     declared = config.selection.declared_at
     if declared is not None and not is_date(declared):
         yield f"selection.declared_at: {declared!r} is no date such as 2026-11-25"
+    yield from _source_problems(config)
     yield from _name_problems(config)
 
 
-def _name_problems(config: BuildConfig) -> Iterator[str]:
-    """Names of facts that are none."""
+def _source_problems(config: BuildConfig) -> Iterator[str]:
+    """What is wrong with the places that things come from, and with the names that they get."""
     for i, source in enumerate(config.sources):
         yield from (f"sources[{i}].rename: {each}" for each in renaming.problems(source.rename))
         if source.columns is not None:
@@ -177,9 +178,15 @@ def _name_problems(config: BuildConfig) -> Iterator[str]:
     if config.training is not None:
         names = config.training.outputs.rename
         yield from (f"training.outputs.rename: {each}" for each in renaming.problems(names))
+
+
+def _name_problems(config: BuildConfig) -> Iterator[str]:
+    """Names of facts that are none."""
     facts = config.facts
-    for name in ("seed", "code_commit", "code_dirty", "data_version", "data_sha256"):
-        path = getattr(facts, name)
+    single = ("seed", "code_commit", "code_dirty", "data_version", "data_sha256")
+    paths = {name: getattr(facts, name) for name in single}
+    paths |= {f"data_rows.{role}": path for role, path in facts.data_rows.items()}
+    for name, path in paths.items():
         if path is not None and not path.startswith(("parameters.", "tags.")):
             yield f"facts.{name}: {path!r} is neither parameters.NAME nor tags.NAME"
     for path in config.selection.eligible:
@@ -197,6 +204,9 @@ def source_of(text: str) -> SourceConfig:
     """
     tracker, colon, rest = text.partition(":")
     store, _, experiment = rest.partition("#")
+    if "#" in rest and Path(rest).exists():
+        # A name may hold the sign as well.
+        store, experiment = rest, ""
     if not (tracker and colon and store):
         raise UsageError(
             f"--from {text!r} is not TRACKER:STORE",

@@ -42,7 +42,7 @@ def guarded(text: str) -> str:
 
     It is put before a text that begins with an apostrophe as well, so that the importer can take it away again.
     """
-    return f"'{text}" if text.startswith(ESCAPED) else text
+    return f"'{text}" if ESCAPED.match(text) else text
 
 
 def csv_bytes(columns: Sequence[Column]) -> bytes:

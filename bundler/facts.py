@@ -208,11 +208,13 @@ def _code(run: ImportedRun, facts: FactMap, environment: Mapping[str, Scalar]) -
     code = run.code
     dirty = (_text(_lookup(run, facts.code_dirty)) or "").lower()
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    commit = _text(_lookup(run, facts.code_commit)) or code.commit or seen.commit
+    if commit != seen.commit:
+        # A capture of another commit says nothing about this one.
+        seen = CodeVersion()
     recorded = code.dirty if code.dirty is not None else seen.dirty
     repository = code.repository or seen.repository
-    commit = _text(_lookup(run, facts.code_commit)) or code.commit or seen.commit
-    # A tree belongs to its commit.
-    tree = code.tree or (seen.tree if commit == seen.commit else None)
+    tree = code.tree or seen.tree
     return replace(
         code,
         repository=None if repository is None else without_credentials(repository),
@@ -228,6 +230,9 @@ def _captured(environment: Mapping[str, Scalar]) -> CodeVersion:
     if environment.get("format") != CAPTURE_FORMAT:
         return CodeVersion()
     dirty = environment.get("code.dirty")
+    if environment.get("code.untracked") not in {None, 0}:
+        # A file that git does not know may have been imported.
+        dirty = dirty or None
     return CodeVersion(
         repository=_text(environment.get("code.remote")),
         commit=_text(environment.get("code.commit")),
@@ -248,13 +253,39 @@ def _data(
         if not is_sha256(lowered):
             flags.append(FidelityFlag(field="data", flag="not_a_sha256", detail=sha256[:80]))
         sha256 = lowered if is_sha256(lowered) else None
-    data = run.data
+    data = _with_rows(run, facts, flags)
     if not data and (version or sha256):
         data = (DatasetVersion(name="data"),)
     return tuple(
         replace(each, version=each.version or version, sha256=each.sha256 or sha256)
         for each in data
     )
+
+
+def _with_rows(
+    run: ImportedRun, facts: FactMap, flags: list[FidelityFlag]
+) -> tuple[DatasetVersion, ...]:
+    """The run's data sets, with the numbers of rows that it logged elsewhere; a role that none has gets one."""
+    data = list(run.data)
+    for role, path in sorted(facts.data_rows.items()):
+        value = _lookup(run, path)
+        if value is None:
+            continue
+        text = str(value).strip()
+        if not re.fullmatch(r"[0-9]{1,15}", text):
+            flags.append(
+                FidelityFlag(
+                    field="data", flag="not_a_number_of_rows", detail=f"{role}: {text[:60]}"
+                )
+            )
+            continue
+        having = [index for index, each in enumerate(data) if each.role == role]
+        for index in having:
+            if data[index].rows is None:
+                data[index] = replace(data[index], rows=int(text))
+        if not having:
+            data.append(DatasetVersion(name=role, role=role, rows=int(text)))
+    return tuple(data)
 
 
 def seed_of(value: Scalar) -> int | None:
@@ -292,9 +323,15 @@ def _writable(value: Scalar, field: str, flags: list[FidelityFlag]) -> Scalar:
 
 
 def _status(run: ImportedRun, facts: FactMap, flags: list[FidelityFlag]) -> Status:
-    """The status; where the tracker records none, a run with the metric that comes last has finished."""
+    """The status; where the tracker records none, a run has finished that has the metric which is logged at the end."""
     last = facts.finished_with
-    if run.status != "unknown" or last is None or all(each.metric != last for each in run.points):
+    logged = sum(each.metric == last for each in run.points)
+    if run.status != "unknown" or last is None or logged == 0:
+        return run.status
+    if logged > 1:
+        flags.append(
+            FidelityFlag(field="status", flag="not_inferred", detail=f"{logged} values of {last}")
+        )
         return run.status
     flags.append(FidelityFlag(field="status", flag="inferred", detail=f"it has {last}"))
     return "finished"

@@ -26,13 +26,10 @@ from bundler.records import (
     history_location,
     without_credentials,
 )
-from bundler.redaction import Found, personal_data_in, redact, summary
-from bundler.spec import Gap, Redaction
+from bundler.redaction import Found, redact, summary
+from bundler.spec import Redaction
 from bundler.storage.hashing import copy_and_digest, digest_bytes, digest_file
 from bundler.storage.writer import write_file
-
-MAX_SEARCHED = 1 << 20
-"""Largest embedded artefact, in bytes, that is searched for personal data."""
 
 
 class Intake:
@@ -46,31 +43,16 @@ class Intake:
         self._origins: set[tuple[str, str, str, str]] = set()
         # Locations in the bag, in lower case.
         self._embedded: set[str] = set()
-        self._personal: dict[str, tuple[str, ...]] = {}
-        self._redacted: list[frozenset[Found]] = []
-
-    @property
-    def gaps(self) -> tuple[Gap, ...]:
-        """Embedded artefacts in which personal data was seen: their bytes are evidence, so they stay as they are."""
-        if not self._personal:
-            return ()
-        paths = sorted(self._personal)
-        kinds = sorted({kind for found in self._personal.values() for kind in found})
-        return (
-            Gap(
-                level="recommended",
-                code="personal-data-embedded",
-                point="GDPR Art. 5(1)(c)",
-                subject=f"{len(paths)} files: {', '.join(paths[:3])}",
-                message=f"embedded artefacts hold what looks like personal data ({', '.join(kinds)})",
-                remedy="A bundle is handed to many: log the artefacts without it, or do not embed them.",
-            ),
-        )
+        self._redacted: dict[str, frozenset[Found]] = {}
 
     @property
     def redactions(self) -> tuple[Redaction, ...]:
         """What was taken out of the records so far."""
-        return summary(self._redacted)
+        return summary(self._redacted.values())
+
+    def redacted(self, run_id: str) -> frozenset[str]:
+        """The fields of which something was taken out in the record of ``run_id``."""
+        return frozenset(field for _, field in self._redacted[run_id])
 
     def records(self, progress: Progress) -> Iterator[RunRecord]:
         """Yield the record of every run, source by source, in order of (start time, id)."""
@@ -102,7 +84,7 @@ class Intake:
             environment=self._environment(run),
         )
         record, found = redact(record, self._config.keep_personal_data)
-        self._redacted.append(found)
+        self._redacted[run_id] = found
         return record
 
     def _safe_id(self, run: ImportedRun) -> str:
@@ -164,10 +146,6 @@ class Intake:
                     f"artefact {taken.path} changed while it was being read",
                     remedy="Stop what writes into it, and build again.",
                 )
-        kinds = _personal_data(target) if target.stat().st_size <= MAX_SEARCHED else ()
-        kinds = tuple(kind for kind in kinds if kind not in self._config.keep_personal_data)
-        if kinds:
-            self._personal[location] = kinds
 
     def _embeds(self, run: ImportedRun, run_id: str) -> bool:
         if self._config.embed == "selected":
@@ -185,14 +163,6 @@ class Intake:
                 except OSError as error:
                     raise _unreadable(artefact, error) from None
         return None
-
-
-def _personal_data(file: Path) -> tuple[str, ...]:
-    """Kinds of personal data in a text file, none for anything else."""
-    try:
-        return personal_data_in(file.read_bytes().decode())
-    except UnicodeDecodeError:
-        return ()
 
 
 def _shown(source: SourceConfig) -> str:

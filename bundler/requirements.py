@@ -96,7 +96,7 @@ def run_requirements(facts: FactMap) -> tuple[RunRequirement, ...]:
             level="required",
             point="Annex IV 2(a)",
             message="no code version is recorded",
-            remedy="Train from a git checkout (MLflow records the commit), or set facts.code_commit.",
+            remedy="Train from a git checkout, log the commit and name it in facts.code_commit, or use `bundler capture`.",
             shown=lambda run: run.code.commit is not None,
         ),
         RunRequirement(
@@ -104,7 +104,7 @@ def run_requirements(facts: FactMap) -> tuple[RunRequirement, ...]:
             level="recommended",
             point="Annex IV 2(a)",
             message="whether the working tree was clean is not recorded: unknown is not clean",
-            remedy="Log the state of the tree as a tag and name it in facts.code_dirty.",
+            remedy="Log the state of the tree and name it in facts.code_dirty, or use `bundler capture`.",
             shown=lambda run: run.code.dirty is not None,
         ),
         RunRequirement(
@@ -120,7 +120,7 @@ def run_requirements(facts: FactMap) -> tuple[RunRequirement, ...]:
             level="required",
             point="Annex IV 2(d)",
             message="no data version with a SHA-256 is recorded (a tracker's own digest is no identity)",
-            remedy="Log the SHA-256 of the data as a tag and name it in facts.data_sha256.",
+            remedy="Log the SHA-256 of the data as a tag or parameter and name it in facts.data_sha256.",
             shown=lambda run: any(is_sha256(each.sha256 or "") for each in run.data),
         ),
         RunRequirement(
@@ -128,7 +128,7 @@ def run_requirements(facts: FactMap) -> tuple[RunRequirement, ...]:
             level="required",
             point="Annex IV 2(b)",
             message="no hyperparameters are recorded",
-            remedy="Log them (mlflow.log_params).",
+            remedy="Log them as parameters of the run.",
             shown=lambda run: bool(run.parameters),
         ),
         RunRequirement(
@@ -154,7 +154,7 @@ def run_requirements(facts: FactMap) -> tuple[RunRequirement, ...]:
             level="required",
             point="Annex IV 2(g)",
             message="start or end time is missing",
-            remedy="End runs properly (mlflow.end_run); a killed run needs its end time set.",
+            remedy="End runs properly (DVCLive keeps times with timestamp=True); a killed run needs its end time set.",
             shown=lambda run: run.started_at is not None and run.ended_at is not None,
             finished_only=True,
         ),
@@ -163,7 +163,7 @@ def run_requirements(facts: FactMap) -> tuple[RunRequirement, ...]:
             level="required",
             point="Annex IV 2(g)",
             message="no metric was logged at more than one step",
-            remedy="Log metrics at every epoch (mlflow.log_metric with step=).",
+            remedy="Log metrics at every epoch, with a step; or attach a history that an artefact holds (sources.histories).",
             shown=lambda run: any(each.points > 1 for each in run.metrics),
             finished_only=True,
         ),

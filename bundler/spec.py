@@ -191,6 +191,7 @@ class FactMap:
     ``environment`` names a JSON artefact. ``metrics`` maps a role to patterns of metric names (``*`` and ``?``);
     a metric that matches none has the role ``other``. ``model`` is the path of the model artefact. ``finished_with`` is
     a metric that is logged at the very end: where no tracker records how a run ended, one that has it finished.
+    ``data_rows`` says where the number of rows of the data with a role stands, for trackers that know no data sets.
     """
 
     seed: str = "parameters.seed"
@@ -202,6 +203,7 @@ class FactMap:
     model: str | None = None
     metrics: Mapping[MetricRole, tuple[str, ...]] = field(default_factory=dict)
     finished_with: str | None = None
+    data_rows: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

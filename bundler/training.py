@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bundler import canonical, codec, importers
@@ -13,9 +13,10 @@ from bundler.lockfiles import Lock
 from bundler.lockfiles import parse as parse_lock
 from bundler.manifest import CODE, DATASETS, path_problem
 from bundler.placeholders import problems
+from bundler.privacy import refuse_credentials
 from bundler.records import MAX_DEPTH, RunRecord, artefact_location
 from bundler.repository import CodeFile, Repository
-from bundler.spec import TRAINING_FORMAT, CodeTree, Gap, Input, TrainingSpec, TreeEntry
+from bundler.spec import TRAINING_FORMAT, CodeTree, Gap, Input, Outputs, TrainingSpec, TreeEntry
 from bundler.storage.hashing import digest_bytes
 from bundler.storage.writer import write_file
 
@@ -39,11 +40,21 @@ class _Code:
     gaps: list[Gap]
 
 
-def ship_training(config: BuildConfig, base: Path, bag: Path, selected: RunRecord) -> Shipped:
-    """Write code, inputs, lock and ``training.json`` for the selected run into ``bag``."""
+def ship_training(
+    config: BuildConfig,
+    base: Path,
+    bag: Path,
+    selected: RunRecord,
+    redacted: Collection[str] = (),
+) -> Shipped:
+    """Write code, inputs, lock and ``training.json`` for the selected run into ``bag``.
+
+    ``redacted`` are the fields of which something was taken out in the run's record.
+    """
     training = config.training
     if training is None:
         return Shipped()
+    refuse_credentials(training.command, training.environment)
     code = _ship_code(config, training, base, bag, selected)
     inputs = tuple(
         _ship_input(name, base / path, bag) for name, path in sorted(training.inputs.items())
@@ -54,6 +65,7 @@ def ship_training(config: BuildConfig, base: Path, bag: Path, selected: RunRecor
             f"the selected run {selected.id} records no seed, so its training cannot be specified",
             remedy="Log the seed and name it in facts.seed, or leave out the section training.",
         )
+    outputs = _outputs(config, training, selected)
     spec = TrainingSpec(
         format=TRAINING_FORMAT,
         run=selected.id,
@@ -63,12 +75,12 @@ def ship_training(config: BuildConfig, base: Path, bag: Path, selected: RunRecor
         parameters=selected.parameters,
         environment=training.environment,
         inputs=inputs,
-        outputs=training.outputs,
+        outputs=outputs,
         lock=lock,
         expected_seconds=None if selected.seconds is None else max(0.0, selected.seconds),
         code_trees=code.trees,
     )
-    gaps = [*code.gaps, *_unrunnable(spec, selected), *_tensor_gaps(spec, bag, selected)]
+    gaps = [*code.gaps, *_unrunnable(spec, selected, redacted), *_tensor_gaps(spec, bag, selected)]
     write_file(bag, SPEC, canonical.serialise(codec.to_json(spec)))
     return Shipped(
         spec=SPEC,
@@ -78,9 +90,28 @@ def ship_training(config: BuildConfig, base: Path, bag: Path, selected: RunRecor
     )
 
 
-def _unrunnable(spec: TrainingSpec, selected: RunRecord) -> list[Gap]:
+def _outputs(config: BuildConfig, training: TrainingConfig, selected: RunRecord) -> Outputs:
+    """Where a re-run leaves its record: read as the selected run's source is, unless the section says otherwise."""
+    outputs = training.outputs
+    read = [
+        (source.rename, source.histories)
+        for source in config.sources
+        if source.tracker == selected.source.tracker == outputs.tracker
+    ]
+    if outputs.rename or outputs.histories or len(read) != 1:
+        return outputs
+    return replace(outputs, rename=read[0][0], histories=read[0][1])
+
+
+def _unrunnable(spec: TrainingSpec, selected: RunRecord, redacted: Collection[str]) -> list[Gap]:
     """What keeps a verifier from running the command and reading its output, whatever the machine."""
     importers.find(spec.outputs.tracker, built_in_only=True)
+    words = " ".join((*spec.command, *spec.environment.values()))
+    lost = [
+        f"parameter {name} was taken out in part as personal data"
+        for name in spec.parameters
+        if f"parameters.{name}" in redacted and f"{{parameter.{name}}}" in words
+    ]
     return [
         _gap(
             "required",
@@ -89,7 +120,7 @@ def _unrunnable(spec: TrainingSpec, selected: RunRecord) -> list[Gap]:
             f"nobody can repeat the training as it is specified: {problem}",
             "Correct the section training.",
         )
-        for problem in problems(spec)
+        for problem in (*problems(spec), *lost)
     ]
 
 

@@ -6,7 +6,7 @@ provokes it, is in docs/findings.md. Checks on files come before these (:mod:`bu
 
 from __future__ import annotations
 
-from bundler.checks import completeness, gates, release, selection, training
+from bundler.checks import completeness, gates, names, release, selection, training
 from bundler.checks.model import Check, Evidence, finding
 from bundler.errors import MalformedError
 from bundler.report import Finding
@@ -91,6 +91,12 @@ CHECKS: tuple[Check, ...] = (
         claim="completeness",
         title="the training specification is that of the selected run",
         run=training.training_specification,
+    ),
+    Check(
+        id="records.names",
+        claim="selection",
+        title="changed names and attached metrics favour no run",
+        run=names.changed_names,
     ),
     Check(
         id="selection.criteria",

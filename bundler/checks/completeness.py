@@ -16,6 +16,7 @@ from bundler.lockfiles import Lock
 from bundler.lockfiles import parse as parse_lock
 from bundler.manifest import INDEX, RECORDS
 from bundler.records import RunRecord, artefact_location, history_location, moment
+from bundler.redaction import redact
 from bundler.report import Finding
 from bundler.spec import BUNDLE_SCHEMAS, Gap
 
@@ -89,6 +90,8 @@ def record_amendments(evidence: Evidence) -> Iterator[Finding]:
 
 def _changed(earlier: RunRecord, later: RunRecord) -> bool:
     """Whether ``later`` gives a known fact of a finished run another value. A fact that becomes known is no change."""
+    # A release may take out what the one before kept.
+    (earlier, _), (later, _) = redact(earlier), redact(later)
     if earlier.seed is not None and later.seed != earlier.seed:
         return True
     known = {(each.role, each.sha256) for each in earlier.data if each.sha256 is not None}

@@ -19,12 +19,19 @@ MIN_CONFIDENCE = 0.95
 def gate_verdicts(evidence: Evidence) -> Iterator[Finding]:
     """Every gate, recomputed from the raw histories of all repetitions of the selected run."""
     index = evidence.contents.index
+    if not index.gates:
+        yield finding("gates-none", "bundle", "no gate is declared, so none was met", "warning")
     for gate, result in zip(index.gates, evidence.gate_results, strict=True):
         if result.verdict == "not met":
             yield finding("gate-not-met", gate.name, f"{gate.metric}: {result.explanation}")
         elif result.verdict == "inconclusive":
             yield finding(
-                "gate-inconclusive", gate.name, f"{gate.metric}: {result.explanation}", "warning"
+                "gate-inconclusive",
+                gate.name,
+                f"{gate.metric}: {result.explanation}",
+                "warning",
+                "More repetitions narrow the interval; of the hold-out, sampling and the number of rows must be known"
+                " (facts.data_rows, docs/statistics.md).",
             )
 
 

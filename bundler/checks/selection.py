@@ -90,6 +90,7 @@ def selection_winner(evidence: Evidence) -> Iterator[Finding]:
             "selection-run-ineligible",
             spec.run,
             f"the selected run may not compete: {chosen.standing} ({chosen.explanation})",
+            remedy="Where the tracker does not record how runs end, facts.finished_with can say it.",
         )
         return
     for other in standings.values():

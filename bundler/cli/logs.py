@@ -52,9 +52,12 @@ def log_template(
     """
     from bundler.config import load
     from bundler.experiment_log import Wanted, wanted_by, write_template
+    from bundler.importers.experiment_log.titles import metric_title
 
     wanted = wanted_by(load(config)) if config else Wanted(parameters={}, metrics={})
     typed = dict(map(_typed, parameters))
+    for name in metrics:
+        _refuse_unreadable(f"--metric {name!r}", name, metric_title(name))
     new = {name: None for name in metrics if name not in wanted.metrics}
     whole = Wanted(parameters={**wanted.parameters, **typed}, metrics={**wanted.metrics, **new})
     write_template(output, whole)
@@ -92,6 +95,7 @@ def log_export(bundle: Path, output: Path, trust: tuple[Path, ...]) -> None:
 
 def _typed(text: str) -> tuple[str, ValueType]:
     from bundler.importers.experiment_log.columns import ValueType
+    from bundler.importers.experiment_log.titles import TITLE_OF, parameter_title
 
     name, _, word = text.rpartition(":")
     kind = next((each for each in get_args(ValueType) if each == word and each != "json"), None)
@@ -100,4 +104,29 @@ def _typed(text: str) -> tuple[str, ValueType]:
             f"--parameter {text!r} is not NAME:TYPE",
             remedy="Such as lr:number; types are text, integer, number, boolean.",
         )
+    _refuse_unreadable(f"--parameter {text!r}", name, parameter_title(name, kind))
+    if name == "seed":
+        raise UsageError(
+            f"--parameter {text!r}: the seed has a column of its own, {TITLE_OF['seed']}",
+            remedy="Leave it out.",
+        )
     return name, kind
+
+
+def _refuse_unreadable(option: str, name: str, title: str) -> None:
+    """Refuse a ``name`` that the importer would not read from ``title`` again."""
+    from bundler.importers.experiment_log.titles import ID, from_titles
+
+    read = from_titles([ID, title])
+    if (
+        name.isprintable()
+        and name == name.strip()
+        and read is not None
+        and [*read.parameters, *read.metrics] == [name]
+    ):
+        return
+    raise UsageError(
+        f"{option}: that name cannot be read from the title of a column",
+        remedy="A name is not empty, has neither line breaks nor spaces around it, and does not"
+        " end in a role such as [validation].",
+    )

@@ -8,16 +8,34 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bundler.lockfiles.model import Lock, normalise
+from bundler.lockfiles.versions import same_version
 from bundler.records import Scalar
 
 DifferenceKind = Literal[
     "another version", "not in the lock", "not recorded", "not recorded, conditional"
 ]
 
-_GROUPS = ("packages.", "versions.")
+CAPTURED = "urn:aisdp-bundler:environment:1"
+"""The ``format`` of an environment that `bundler capture` wrote: in it, packages stand below ``packages.`` alone."""
+
+_PACKAGES = "packages."
+_GROUPS = (_PACKAGES, "versions.")
 """What comes before the names of packages in an environment, as trackers and scripts write it."""
 
 _SUFFIX = re.compile(r"[._]version$")
+
+INSTALLERS = frozenset({
+    "conda", "conda-lock", "distribute", "libmambapy", "mamba", "micromamba", "pdm", "pip",
+    "pipenv", "pixi", "pkg-resources", "poetry", "setuptools", "uv", "wheel",
+})  # fmt: skip
+"""What installs the packages of a lock, and is seldom in it."""
+
+NO_PACKAGES = frozenset({
+    "architecture", "compiler", "cublas", "cuda", "cuda-driver", "cuda-runtime", "cudnn", "driver",
+    "gcc", "glibc", "gpu-driver", "hip", "kernel", "libc", "machine", "nccl", "nvidia-driver", "os",
+    "platform", "rocm", "system",
+})  # fmt: skip
+"""What scripts list below ``versions.`` beside packages. Conda has packages of such names, in finer versions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,16 +54,20 @@ class Difference:
 
 
 def agrees(locked: str, found: str) -> bool:
-    """Whether ``found`` is the version ``locked``. A local label (``+cpu``) counts only where it is declared."""
-    return locked in {found, found.partition("+")[0]}
+    """Whether ``found`` is the version ``locked``, however the two are spelled.
+
+    A local label (``+cpu``) counts only where it is declared.
+    """
+    return same_version(locked, found)
 
 
 def compare(lock: Lock, recorded: Mapping[str, Scalar]) -> tuple[Difference, ...]:
     """Differences between ``lock`` and the environment of a record, sorted by kind and name.
 
-    A name below ``packages.`` or ``versions.`` is that of a package. Any other one (``numpy``, ``numpy_version``) is
-    taken for a package only where the lock has it: an environment holds much else. Python itself is compared with a
-    lock that has it, as those of conda do, and never missed in another.
+    In an environment of `bundler capture`, what is below ``packages.`` is a package, and nothing else. In another one,
+    so is what is below ``versions.``; any other name (``numpy``, ``numpy_version``) is taken for a package only where
+    the lock has it, and not from conda: an environment holds much else. Python itself is compared with a lock that has
+    it, as those of conda do, and never missed in another; neither is what installs packages.
     """
     found, claimed = _packages(lock, recorded)
     differences = [
@@ -57,7 +79,7 @@ def compare(lock: Lock, recorded: Mapping[str, Scalar]) -> tuple[Difference, ...
     ]
     differences += [
         Difference(kind="not in the lock", package=name, recorded=found[name])
-        for name in sorted(claimed - {"python"})
+        for name in sorted(claimed - INSTALLERS - {"python"})
         if name not in lock.versions
     ]
     absent = [name for name in lock.versions if name not in found]
@@ -76,17 +98,35 @@ def compare(lock: Lock, recorded: Mapping[str, Scalar]) -> tuple[Difference, ...
 
 def _packages(lock: Lock, recorded: Mapping[str, Scalar]) -> tuple[dict[str, str], set[str]]:
     """Versions by normalised name, and the names that the record itself calls packages."""
+    read = _of_capture if recorded.get("format") == CAPTURED else _of_others
     found: dict[str, str] = {}
     claimed: set[str] = set()
     # Those that are called packages come last, so that they win.
-    for key, value in sorted(recorded.items(), key=lambda item: item[0].startswith(_GROUPS)):
-        if not isinstance(value, str) or not value.strip():
+    for key in sorted(recorded, key=lambda key: key.startswith(_GROUPS)):
+        value, name = recorded[key], read(lock, key)
+        if name is None or not isinstance(value, str) or not value.strip():
             continue
-        group = next((each for each in _GROUPS if key.startswith(each)), None)
-        name = normalise(key[len(group) :]) if group else normalise(_SUFFIX.sub("", key))
-        if group is not None:
+        # A script may have written all of sys.version.
+        found[name] = value.split()[0]
+        if key.startswith(_GROUPS):
             claimed.add(name)
-        if group is not None or name in lock.versions:
-            # A script may have written all of sys.version.
-            found[name] = value.split()[0]
     return found, claimed
+
+
+def _of_capture(lock: Lock, key: str) -> str | None:
+    """The package that ``key`` names in an environment of `bundler capture`."""
+    if key.startswith(_PACKAGES):
+        return normalise(key.removeprefix(_PACKAGES))
+    return key if key == "python" and key in lock.versions else None
+
+
+def _of_others(lock: Lock, key: str) -> str | None:
+    """The package that ``key`` names in an environment that a tracker or a script wrote."""
+    group = next((each for each in _GROUPS if key.startswith(each)), "")
+    name = key[len(group) :]
+    bare = normalise(_SUFFIX.sub("", name))
+    if bare == "python":
+        return bare if bare in lock.versions else None
+    if group:
+        return normalise(name) if group == _PACKAGES or bare not in NO_PACKAGES else None
+    return bare if bare in lock.versions and bare not in lock.conda else None

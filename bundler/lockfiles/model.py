@@ -65,13 +65,11 @@ class Lock:
 
     A lock for several platforms or versions of Python can allow several. ``conditional`` are packages that need not
     be installed on every machine (a marker, platform, extra or group decides), ``conda`` those of a conda channel,
-    whose absence among Python's distributions means nothing. ``hashed``: each entry is pinned and has a SHA-256 or a
-    longer SHA-2. That alone proves no completeness; ``answer`` and ``reasons`` say what does.
+    whose absence among Python's distributions means nothing.
     """
 
     format: Format
     versions: dict[str, tuple[str, ...]]
-    hashed: bool
     unpinned: tuple[str, ...]
     conditional: tuple[str, ...] = ()
     conda: tuple[str, ...] = ()
@@ -177,7 +175,6 @@ def assess(
     return Lock(
         format=format_,
         versions={name: tuple(sorted(found)) for name, found in sorted(versions.items())},
-        hashed=bool(versions) and not open_ and all(each.strength == "strong" for each in entries),
         unpinned=tuple(open_),
         conditional=tuple(conditional),
         conda=tuple(sorted({each.name for each in entries if each.conda})),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -86,12 +87,22 @@ def _facts(found: Detected) -> Iterator[str]:
     tags = keys_of(found.runs, "tags")
     paths = paths_of(found.runs)
     own = _own_facts(found)
-    for key, group, present, words in (
-        ("code_dirty", "tags", tags, ("dirty",)),
-        ("data_sha256", "tags", tags, ("sha256",)),
-        ("data_version", "tags", tags, ("data.version", "data_version")),
-        ("environment", "artefacts", paths, ENVIRONMENTS),
+    unknown = sum(run.status == "unknown" for run in found.runs)
+    if unknown:
+        yield (
+            "  finished_with: null       # TODO: a metric that is logged at the very end;"
+            f" how {share(unknown, found)} ended is not recorded, and such runs do not compete"
+        )
+    parameters = keys_of(found.runs, "parameters")
+    for key, words in (
+        ("code_dirty", ("dirty",)),
+        ("data_sha256", ("sha256",)),
+        ("data_version", ("data.version", "data_version")),
+        ("environment", ENVIRONMENTS),
     ):
+        group, present = ("artefacts", paths) if key == "environment" else ("tags", tags)
+        if group == "tags" and not names_with(tags, words) and names_with(parameters, words):
+            group, present = "parameters", parameters
         if own[key] and not names_with(present, words):
             yield _entry(
                 f"  {key}", None, f"the tracker itself says it of {share(own[key], found)}"
@@ -139,7 +150,7 @@ def _selection(found: Detected) -> Iterator[str]:
         yield _comment(f"  #   best by {metric}, {order} first; look at the direction:")
         best = _best(found.runs, metric, minimise=minimise)
         for run, value in best[:SHOWN]:
-            yield _comment(f"  #   {run.source.run_id}  {value:.6g}  {run.name}")
+            yield _comment(f"  #   {run.source.run_id}  {value:.6g}  {run.name or ''}".rstrip())
         if len(best) > SHOWN:
             yield f"  #   … and {len(best) - SHOWN} more"
     others = shortened(_selection_metrics(found))
@@ -232,7 +243,7 @@ _OFFLINE = {
 def _outputs(found: Detected) -> Iterator[str]:
     """Where a verifier's re-run leaves its record."""
     if found.tracker not in _OFFLINE:
-        yield "  outputs: {tracker: TODO, location: TODO}"
+        yield f"  outputs: {{tracker: {found.tracker or 'TODO'}, location: TODO}}  # a path below {{out}}"
         return
     why, environment, location = _OFFLINE[found.tracker]
     yield f"  environment:              # {why}"
@@ -303,6 +314,6 @@ def _best(
     values = []
     for run in runs:
         points = [point.value for point in run.points if point.metric == metric]
-        if points and run.status == "finished" and points[-1] == points[-1]:  # not NaN
+        if points and run.status in {"finished", "unknown"} and not math.isnan(points[-1]):
             values.append((run, points[-1]))
     return sorted(values, key=lambda pair: pair[1] if minimise else -pair[1])

@@ -17,6 +17,7 @@ from bundler.facts import MAX_ENVIRONMENT_BYTES, read_environment
 from bundler.importers.model import ArtefactFile, ImportedRun
 from bundler.lockfiles import parse as parse_lock
 from bundler.manifest import path_problem
+from bundler.records import without_credentials
 from bundler.repository import Repository
 
 LOCKS = (
@@ -279,7 +280,7 @@ def _from_folder(folder: Path, store: str) -> str:
     """A path as bundle.yaml will name it, relative to its folder where that is simpler; an address as it is."""
     located = importers.located(folder, store)
     if isinstance(located, str):
-        return located
+        return without_credentials(located)
     with suppress(ValueError):
         return located.resolve().relative_to(folder.resolve()).as_posix()
     return str(located)

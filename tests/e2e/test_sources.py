@@ -106,7 +106,9 @@ def test_init_reads_it(folder, case, tmp_path):
         )
     config = load(tmp_path / "bundle.yaml")
     assert config.sources[0].tracker == case.tracker
-    assert "TODO" in (tmp_path / "bundle.yaml").read_text()
+    found = {imported.source.run_id for imported, _ in sources.runs(folder, case)}
+    runs = "1 run, which is" if len(found) == 1 else f"{len(found)} runs, all are"
+    assert f"has {runs} imported" in (tmp_path / "bundle.yaml").read_text()
 
 
 def test_all_sources_in_one_bundle(key, tmp_path):

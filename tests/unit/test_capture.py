@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from bundler import canonical
+from bundler import canonical, records
 from bundler.capture import capture, collect, determinism, hardware, software
 from bundler.capture import code as code_of
 from bundler.capture.privacy import Privacy, without_credentials
@@ -194,10 +194,29 @@ def test_neither_host_nor_account_nor_other_variables(captured, monkeypatch):
         assert private not in text
     facts = flat(value)
     assert facts["prefix"] == "~/venv"
-    assert facts["determinism.XLA_FLAGS"] == "--xla_dump_to=~/d --xla_gpu_deterministic_ops=true"
+    assert facts["determinism.XLA_FLAGS"] == "--xla_dump_to=… --xla_gpu_deterministic_ops=true"
     assert facts["determinism.CUDA_VISIBLE_DEVICES"] == "GPU"
     assert facts["not_recorded.determinism.NCCL_COMM_ID"].startswith("may name")
     assert facts["not_recorded.determinism.TORCHINDUCTOR_CACHE_DIR"].startswith("may name")
+
+
+@pytest.mark.parametrize(
+    ("value", "recorded"),
+    [
+        ("--a=/scratch/anna.meier/x --b=true", "--a=… --b=true"),
+        ("--a='/scratch/anna meier/x' --b", "--a=… --b"),
+        ("--a=runs/anna --b=2", "--a=… --b=2"),
+        (r"--a=D:\anna --b=2", "--a=… --b=2"),
+        ("--a=x --b=1,2:3", "--a=x --b=1,2:3"),
+        ("--a=anna@example.org", None),
+        ("--a=anna%40example.org", None),
+    ],
+)
+def test_paths_and_people_among_flags(captured, monkeypatch, value, recorded):
+    monkeypatch.setenv("XLA_FLAGS", value)
+    facts = flat(captured())
+    assert facts.get("determinism.XLA_FLAGS") == recorded
+    assert ("not_recorded.determinism.XLA_FLAGS" in facts) is (recorded is None)
 
 
 def test_host_account_and_command_on_request(captured, monkeypatch):
@@ -244,7 +263,8 @@ def test_an_account_without_a_name(monkeypatch):
     [
         ("https://ann:pass?word@example.org/a/b.git?token=1#x", "https://example.org/a/b.git"),
         ("ssh://git@example.org/a.git", "ssh://example.org/a.git"),
-        ("git@example.org:a/b.git", "example.org:a/b.git"),
+        ("git@example.org:a/b.git", "git@example.org:a/b.git"),
+        ("ann@example.org:a/b.git", "example.org:a/b.git"),
         ("../other", "../other"),
         ("image@sha256:00ff", "image@sha256:00ff"),
         ("example.org/image:1@sha256:00ff", "example.org/image:1@sha256:00ff"),
@@ -252,6 +272,14 @@ def test_an_account_without_a_name(monkeypatch):
 )
 def test_addresses_without_credentials(address, bare):
     assert without_credentials(address) == bare
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["git@github.com:o/r", "ssh://git@host/x", "https://a:b@c@host/x?y#z", "/srv/x", "host:x"],
+)
+def test_a_remote_reads_as_in_a_record(address):
+    assert without_credentials(address) == records.without_credentials(address)
 
 
 def test_text_that_json_cannot_carry(captured, monkeypatch):

@@ -35,6 +35,10 @@ from tests.unit.importers.test_experiment_log import CASES, LOGS
 
 DEMO = Path(__file__).parents[2] / "build" / "demo" / "bundle"
 FORMS = ["log.csv", "log.xlsx"]
+FORMULAS = [
+    "=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "'x", "\nx", "\n=1", "\uff1d1+1", "\uff0b1", "\uff0d1", "\uff20SUM(A1)",
+    " =1", "  +1", " -1", " @x", "\u00a0=1", "\u3000\uff1d1", "\v=1", "\u200b=1", "\ufeff =1", " \n=1",
+]  # fmt: skip
 
 
 def read_back(log: Path) -> dict:
@@ -253,7 +257,7 @@ def test_names_that_would_give_one_title_twice_are_refused():
 # --- the files --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "'x"])
+@pytest.mark.parametrize("text", FORMULAS)
 def test_nothing_that_we_write_is_taken_for_a_formula(text):
     columns = [Column(title="Experiment ID", values=[text])]
     assert guarded(text) == f"'{text}"
@@ -263,7 +267,25 @@ def test_nothing_that_we_write_is_taken_for_a_formula(text):
     with zipfile.ZipFile(io.BytesIO(xlsx_bytes(columns))) as archive:
         sheet = archive.read("xl/worksheets/sheet1.xml").decode()
     assert "<f>" not in sheet
-    assert f">'{text}".replace("\r", "_x000D_") in sheet
+    assert f">'{text}".replace("\r", "_x000D_").replace("\v", "_x000B_") in sheet
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_the_importer_takes_the_apostrophe_away_again(text, tmp_path):
+    columns = [
+        Column(title="Experiment ID", values=["a"]),
+        Column(title="Name", values=[text]),
+        Column(title="Notes", values=[f"'{text}"]),
+    ]
+    for name, data in (("log.csv", csv_bytes(columns)), ("log.xlsx", xlsx_bytes(columns))):
+        (tmp_path / name).write_bytes(data)
+        run = read_back(tmp_path / name)["a"]
+        assert (run.name, run.tags["notes"]) == (text, f"'{text}")
+
+
+@pytest.mark.parametrize("text", ["x=1", " x", "\u2212", "a\n=1", "1+1", ""])
+def test_other_texts_stay_as_they_are(text):
+    assert guarded(text) == text
 
 
 def test_a_negative_number_is_no_formula():
@@ -387,6 +409,29 @@ def test_a_template_has_what_bundle_yaml_names(provider: tiny.Provider, tmp_path
 def test_a_parameter_needs_its_type(text, tmp_path):
     with pytest.raises(UsageError, match="is not NAME:TYPE"):
         command(log_template, "-o", tmp_path / "log.csv", "--parameter", text)
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        *(("--metric", text) for text in ["", " ", "a\nb", "a\rb", "a\u2028b", "a\tb", " a", "a ", "a\u200b", "a [validation]"]),
+        *(("--parameter", f"{text}:number") for text in ["", " ", "a\nb", "a\r\nb", " a", "a\x00", "seed"]),
+    ],
+)  # fmt: skip
+def test_a_name_that_no_title_can_give_back_is_refused(option, text, tmp_path):
+    for name in FORMS:
+        with pytest.raises(UsageError) as error:
+            command(log_template, "-o", tmp_path / name, option, text)
+        assert error.value.exit_code == 2
+        assert str(error.value).startswith(f"{option} {text!r}")
+        assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("name", ["a b", "a [x]", "a (text)", "=a", "'a", "ü", "a:b", "auc@0.5"])
+def test_unusual_names_make_a_log_that_is_read(name, tmp_path):
+    target = tmp_path / "log.csv"
+    command(log_template, "-o", target, "--metric", name, "--parameter", f"{name}:number")
+    assert read_back(target) == {}
 
 
 def test_a_log_is_written_once_and_in_a_known_form(tmp_path):

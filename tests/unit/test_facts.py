@@ -296,3 +296,48 @@ def test_other_environments_have_no_code_version():
 @pytest.mark.parametrize("tree", ["", "x", "A" * 40, "a" * 41])
 def test_a_tree_that_is_none(tree):
     assert make(code=CodeVersion(commit="c", tree=tree)).code.tree is None
+
+
+def test_a_metric_that_is_logged_at_every_step_says_nothing_about_the_end():
+    points = tuple(MetricPoint("val_auc", step, step, 0.5) for step in range(2))
+    made = make(facts=LAST, status="unknown", points=points)
+    assert made.status == "unknown"
+    assert ("status", "not_inferred") in flags(made)
+
+
+def test_a_capture_of_another_commit_says_nothing_about_this_one():
+    code = captured(commit="a" * 40, tree="b" * 40, dirty=False, branch="main")
+    made = make(environment=code, code=CodeVersion(commit="c" * 40)).code
+    assert made == CodeVersion(commit="c" * 40)
+
+
+def test_files_that_git_does_not_know_may_have_been_imported():
+    assert make(environment=captured(commit="a" * 40, dirty=False, untracked=0)).code.dirty is False
+    assert make(environment=captured(commit="a" * 40, dirty=False, untracked=3)).code.dirty is None
+    assert make(environment=captured(commit="a" * 40, dirty=True, untracked=3)).code.dirty is True
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+ROWS = replace(FACTS, data_rows={"holdout": "parameters.n", "training": "tags.n"})
+
+
+def test_rows_that_were_logged_elsewhere_are_those_of_the_data():
+    holdout = DatasetVersion(name="credit", role="holdout", sha256=DIGEST)
+    made = make(facts=ROWS, data=(holdout,), parameters={"n": 200}, tags={"n": " 600 "})
+    assert made.data == (
+        replace(holdout, rows=200),
+        DatasetVersion(name="training", role="training", rows=600),
+    )
+
+
+def test_recorded_rows_stay():
+    holdout = DatasetVersion(name="credit", role="holdout", rows=7)
+    assert make(facts=ROWS, data=(holdout,), parameters={"n": 200}).data == (holdout,)
+
+
+@pytest.mark.parametrize("value", ["many", "-1", "1.5", "9" * 16, True])
+def test_what_is_no_number_of_rows_is_flagged(value):
+    made = make(facts=ROWS, parameters={"n": value})
+    assert made.data == ()
+    assert ("data", "not_a_number_of_rows") in flags(made)

@@ -122,7 +122,7 @@ def test_personal_data_in_an_embedded_artefact_is_a_gap(provider, tmp_path):
     provider.edit("run-c", lambda run: replace(run, artefacts=(*run.artefacts, extra)))
     built = provider.build(tmp_path / "b")
     (gap,) = [each for each in built.index.gaps if each.code == "personal-data-embedded"]
-    assert gap.subject == "1 files: data/artefacts/run-c/notes.txt"
+    assert gap.subject == "1 file: data/artefacts/run-c/notes.txt"
     assert "e-mail" in gap.message
     provider.config["keep_personal_data"] = ["e-mail"]
     built = provider.build(tmp_path / "kept")

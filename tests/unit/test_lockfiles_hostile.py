@@ -208,6 +208,6 @@ def _reads(name, data):
         assert lock.answer in {"yes", "no", "cannot be shown"}
         assert lock.answer == "yes" or lock.reasons
         assert all(each.isprintable() for each in lock.reasons)
-        assert not (lock.answer == "yes" and not lock.hashed)
+        assert not (lock.answer == "yes" and lock.unpinned)
     assert refused is None or refused.code == "lock-unreadable"
     assert refused is None or len(refused.message) < 1_000

@@ -353,3 +353,72 @@ def test_a_name_that_is_not_utf_8_cannot_be_listed(provider, tmp_path):
     built = provider.build(tmp_path / "b")
     assert "code-unlisted" in {gap.code for gap in built.index.gaps}
     assert findings_of(tmp_path / "b")["training-code-commit"] == "warning"
+
+
+# --- what must not be handed out, and how the output is read --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"AWS_SECRET_ACCESS_KEY": "x"}, {"URL": "https://anna:pw@host/"}, {"X": "AKIA" + "A" * 16}],
+)
+def test_a_credential_in_the_environment_is_refused(environment, provider, tmp_path):
+    provider.config["training"]["environment"] = environment
+    with pytest.raises(UsageError, match="looks like a credential"):
+        provider.build(tmp_path / "b")
+
+
+def test_a_credential_in_the_command_is_refused(provider, tmp_path):
+    provider.config["training"]["command"].append("https://anna:pw@host/")
+    with pytest.raises(UsageError, match=r"training\.command looks like a credential"):
+        provider.build(tmp_path / "b")
+
+
+def test_a_credential_in_the_code_is_a_required_gap(provider, tmp_path):
+    repository = provider.root / "repository"
+    (repository / "settings.py").write_text("KEY = 'AKIA" + "A" * 16 + "'\n")
+    git_in(repository, "add", ".")
+    git_in(repository, "commit", "-qm", "key")
+    commit = git_in(repository, "rev-parse", "HEAD")
+    provider.runs = [replace(run, code=replace(run.code, commit=commit)) for run in provider.runs]
+    gap = gaps(provider.build(tmp_path / "b"))["credential-embedded"]
+    assert (gap.level, gap.subject) == ("required", "1 file: data/code/settings.py")
+
+
+def test_a_parameter_that_was_taken_out_cannot_be_trained_with(provider, tmp_path):
+    provider.runs = [
+        replace(run, parameters={**run.parameters, "path": "/home/anna/data.csv"})
+        for run in provider.runs
+    ]
+    provider.config["training"]["command"].append("{parameter.path}")
+    gap = gaps(provider.build(tmp_path / "b"))["training-unrunnable"]
+    assert "parameter path was taken out" in gap.message
+
+
+def test_the_output_is_read_as_the_source_is(provider, tmp_path):
+    provider.config["sources"][0] |= {"rename": {"tags.dirty": "tags.git"}, "histories": ["*.csv"]}
+    provider.build(tmp_path / "b")
+    spec = json.loads((tmp_path / "b/data/spec/training.json").read_text())
+    assert spec["outputs"]["rename"] == {"tags.dirty": "tags.git"}
+    assert spec["outputs"]["histories"] == ["*.csv"]
+
+
+def test_a_rule_about_what_was_taken_out_is_refused(provider, tmp_path):
+    provider.runs = [replace(run, tags={**run.tags, "user": "anna"}) for run in provider.runs]
+    provider.config["selection"]["eligible"] = {"tags.user": ["anna"]}
+    with pytest.raises(UsageError, match=r"tags\.user was taken out") as error:
+        provider.build(tmp_path / "b")
+    assert "keep_personal_data: [user-name]" in error.value.remedy
+    provider.config["keep_personal_data"] = ["user-name"]
+    provider.build(tmp_path / "kept")
+
+
+def test_taking_out_more_than_the_release_before_is_no_change_of_a_result(provider, tmp_path):
+    provider.runs = [
+        replace(run, parameters={**run.parameters, "path": "/home/anna/x"}) for run in provider.runs
+    ]
+    provider.config["keep_personal_data"] = ["home-path"]
+    provider.build(tmp_path / "one")
+    provider.config["keep_personal_data"] = []
+    provider.build(tmp_path / "two", previous=tmp_path / "one")
+    assert "log-result-amended" not in findings_of(tmp_path / "two")

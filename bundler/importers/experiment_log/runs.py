@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
@@ -33,8 +34,9 @@ from bundler.records import CodeVersion, DatasetVersion, MetricPoint, Scalar, So
 
 T = TypeVar("T")
 
-ESCAPED = ("=", "+", "-", "@", "\t", "\r", "'")
-"""A text that begins with one of these gets an apostrophe before it in our own logs: it is no formula."""
+ESCAPED = re.compile(r"[\t\r\n']|[\s\ufeff\u200b]*[-=+@\uff1d\uff0b\uff0d\uff20]")
+"""How a text begins that gets an apostrophe before it in our own logs, so that no spreadsheet program takes it for a
+formula: some skip white space, or take full-width signs for signs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,7 +310,7 @@ class _RowReader:
         if cell.kind != "text":
             return cell
         text = str(cell.value)
-        if self._log.own and text[:1] == "'" and text[1:2] in ESCAPED:
+        if self._log.own and text[:1] == "'" and ESCAPED.match(text, 1):
             return replace(cell, value=text[1:])
         bare = text.strip().strip("\ufeff\u200b")
         if bare != text:

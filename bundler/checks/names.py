@@ -1,0 +1,94 @@
+"""Names that were changed on the way in, and metrics that were attached: none may favour the selected run."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from bundler.checks.model import Evidence, finding
+from bundler.facts import roles
+from bundler.records import RunRecord
+from bundler.report import Finding
+
+
+def changed_names(evidence: Evidence) -> Iterator[Finding]:
+    """What a provider renames must be renamed in all runs, and a hold-out metric stays one by any name."""
+    yield from _renamed_apart(evidence)
+    index = evidence.contents.index
+    used = {index.selection.metric, *(each.metric for each in index.selection.constraints)}
+    for metric in sorted(used):
+        before = {
+            old
+            for record in evidence.contents.records
+            for field, old in _renames(record)
+            if field == f"metrics.{metric}"
+        }
+        hidden = [name for name, role in roles(index.facts, before).items() if role == "hold-out"]
+        if hidden:
+            yield finding(
+                "selection-uses-hold-out",
+                metric,
+                f"was {min(hidden)!r} in the tracker, which is a metric of the hold-out",
+            )
+    yield from _attached(evidence, {*used, *(gate.metric for gate in index.gates)})
+
+
+def _renamed_apart(evidence: Evidence) -> Iterator[Finding]:
+    """One thing under two names: runs that are alike would not look alike."""
+    changed: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for record in evidence.contents.records:
+        for field, old in _renames(record):
+            group = field.partition(".")[0]
+            changed[group, old].append(record.id)
+    for (group, old), runs in sorted(changed.items()):
+        others = [
+            record.id
+            for record in evidence.contents.records
+            if record.id not in set(runs) and old in _names(record, group)
+        ]
+        if others:
+            yield finding(
+                "renamed-apart",
+                f"{group}.{old}",
+                f"has another name in {len(runs)} runs ({runs[0]} …) and not in {len(others)} ({others[0]} …), so equal"
+                " settings look different",
+                "warning",
+                "Ask for one name in all sources.",
+            )
+
+
+def _attached(evidence: Evidence, metrics: set[str]) -> Iterator[Finding]:
+    """A metric that decides must come from the tracker in all runs, or from artefacts in all."""
+    finished = [record for record in evidence.contents.records if record.status == "finished"]
+    for metric in sorted(metrics):
+        having = [record for record in finished if record.metric(metric) is not None]
+        attached = [record.id for record in having if _is_attached(record, metric)]
+        if attached and len(attached) < len(having):
+            yield finding(
+                "metric-attached-apart",
+                metric,
+                f"was read from an artefact in {len(attached)} of {len(having)} runs ({attached[0]} …), in the others"
+                " from the tracker",
+                "warning",
+                "Ask why the tracker does not have it in all runs.",
+            )
+
+
+def _is_attached(record: RunRecord, metric: str) -> bool:
+    return any(
+        flag.field == f"metrics.{metric}" and flag.flag == "read_from_artefact"
+        for flag in record.fidelity
+    )
+
+
+def _renames(record: RunRecord) -> Iterator[tuple[str, str]]:
+    """New field and old name of everything that was renamed in ``record``."""
+    for flag in record.fidelity:
+        if flag.flag == "renamed":
+            yield flag.field, flag.detail.removeprefix("was ")
+
+
+def _names(record: RunRecord, group: str) -> set[str]:
+    if group == "metrics":
+        return {metric.name for metric in record.metrics}
+    return set(record.parameters if group == "parameters" else record.tags)

@@ -1,21 +1,25 @@
 """Zip files of trackers, read within bounds: their maker may want to exhaust or mislead the reader.
 
 Members that lie upon each other, that are no plain files, or whose names could lead elsewhere make the whole file
-unreadable: no tracker writes them. A zip file inside a zip file is a member like any other and is not opened.
+unreadable: no tracker writes them. A zip file inside a zip file is a member like any other and is not opened. The
+standard library takes what precedes a zip file for a program that unpacks it, and so would read a file that was cut
+after a zip file inside it as that one: here a zip file fills its file from the first byte to the last.
 """
 
 from __future__ import annotations
 
 import errno
 import io
+import re
 import stat
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from bundler.errors import SourceError, quoted
 from bundler.importers.files import unreadable
@@ -32,6 +36,13 @@ MAX_NAME = 1024
 
 _CHUNK = 1 << 20
 _LOCAL_HEADER = 30
+_END = struct.Struct("<4s4H2LH")
+_LARGE_END = struct.Struct("<4sQ2H2L4Q20s")
+"""The end record of the large form, and where the small one says that it lies."""
+
+_ENTRY = 46
+_LONGEST_COMMENT = 0xFFFF
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _BROKEN = (
     zipfile.BadZipFile,
@@ -51,7 +62,7 @@ class Archive:
     def __init__(self, path: Path, file: zipfile.ZipFile) -> None:
         self._path = path
         self._file = file
-        problem = _problem(file.infolist(), file.start_dir)
+        problem = _prefix(file) or _problem(file.infolist(), file.start_dir)
         if problem is not None:
             raise damaged(path, problem)
         self._members = {info.filename: info for info in file.infolist() if not _is_folder(info)}
@@ -120,7 +131,12 @@ def opened(path: Path) -> Iterator[Archive]:
     """Open the zip file ``path``. Raises :class:`SourceError` that names the file and what is wrong with it."""
     with _file(path) as stream:
         try:
+            end = _end(stream)
+            _limit_members(stream, end)
             file = zipfile.ZipFile(stream)
+            if len(file.infolist()) != end.members:
+                found = f"{len(file.infolist()):,} members"
+                raise zipfile.BadZipFile(f"{found}, where its end record says {end.members:,}")
         except _BROKEN as error:
             raise damaged(path, _words(error)) from None
         except OSError as error:
@@ -158,6 +174,54 @@ def _file(path: Path) -> io.FileIO:
         raise damaged(path, str(error)) from None
 
 
+class _End(NamedTuple):
+    """What the end record says: where the directory begins and ends, and how many members it has."""
+
+    directory: int
+    place: int
+    members: int
+
+
+def _end(stream: BinaryIO) -> _End:
+    """The end record, found as the standard library finds it. It has to be what the file ends with."""
+    size = stream.seek(0, io.SEEK_END)
+    start = max(size - _END.size - _LONGEST_COMMENT - 1, 0)
+    stream.seek(start)
+    tail = stream.read(size - start)
+    last = len(tail) - _END.size
+    bare = tail[-_END.size :].startswith(b"PK\x05\x06") and tail.endswith(b"\0\0")
+    where = last if bare else tail.rfind(b"PK\x05\x06")
+    if not 0 <= where <= last:
+        raise zipfile.BadZipFile("File is not a zip file")
+    *_, members, length, _, comment = _END.unpack_from(tail, where)
+    place = start + where
+    if place + _END.size + comment != size:
+        end = place + _END.size + comment
+        raise zipfile.BadZipFile(
+            f"its end record ends at byte {end:,} and the file at byte {size:,}: cut, or added to"
+        )
+    stream.seek(max(place - _LARGE_END.size, 0))
+    large = stream.read(_LARGE_END.size)
+    if large.startswith(b"PK\x06\x06") and large[-20:].startswith(b"PK\x06\x07"):
+        *_, members, length, _, _ = _LARGE_END.unpack(large)
+        place -= _LARGE_END.size
+    return _End(place - length, place, members)
+
+
+def _limit_members(stream: BinaryIO, end: _End) -> None:
+    """Count the members before the standard library makes an object of each: the end record may say fewer."""
+    if end.directory < 0:
+        raise zipfile.BadZipFile("Bad offset for central directory")
+    stream.seek(end.directory)
+    data = stream.read(end.place - end.directory)
+    found = at = 0
+    while at + _ENTRY <= len(data):
+        found += 1
+        at += _ENTRY + sum(struct.unpack_from("<3H", data, at + 28))
+        if max(found, end.members) > MAX_MEMBERS:
+            raise zipfile.BadZipFile(f"more than {MAX_MEMBERS:,} members")
+
+
 def _failed(path: Path, error: OSError) -> SourceError:
     """An error of the system while reading: a position that cannot be is the fault of the zip file."""
     return damaged(path, "an offset") if error.errno == errno.EINVAL else unreadable(path, error)
@@ -168,10 +232,16 @@ def _words(error: Exception) -> str:
     return quoted(str(error) or type(error).__name__, 200)[1:-1]
 
 
+def _prefix(file: zipfile.ZipFile) -> str | None:
+    """What precedes the first member, or the directory where there is none."""
+    first = min((info.header_offset for info in file.infolist()), default=file.start_dir)
+    if first:
+        return f"it begins at byte {first:,}, not at byte 0: cut after a zip file inside it, or added to"
+    return None
+
+
 def _problem(members: list[zipfile.ZipInfo], directory: int) -> str | None:
     """What no tracker writes. ``directory`` is where the members end."""
-    if len(members) > MAX_MEMBERS:
-        return f"more than {MAX_MEMBERS:,} members"
     if sum(info.file_size for info in members) > MAX_TOTAL:
         return f"more than {MAX_TOTAL >> 30} GiB"
     for info in members:
@@ -192,8 +262,8 @@ def _member_problem(info: zipfile.ZipInfo) -> str | None:
     # The standard library ends a name at NUL and makes the system's separators slashes.
     if info.orig_filename != info.filename or not _plain(info.filename):
         return "has a name that could lead elsewhere"
-    parts = info.filename.encode("utf-8", "surrogatepass").split(b"/")
-    if len(info.filename) > MAX_NAME or max(map(len, parts)) > 255:
+    name = info.filename.encode("utf-8", "surrogatepass")
+    if len(name) > MAX_NAME or max(map(len, name.split(b"/"))) > 255:
         return "has a name that is too long"
     return None
 
@@ -210,8 +280,7 @@ def _plain(name: str) -> bool:
         and str(path) == name.removesuffix("/")
         and not path.is_absolute()
         and ".." not in path.parts
-        and not any(ord(each) < 32 or 127 <= ord(each) < 160 for each in name)
-        and "\\" not in name
+        and _UNSAFE.search(name) is None
         and ":" not in path.parts[0]
     )
 
@@ -222,12 +291,11 @@ def _clash(members: list[zipfile.ZipInfo]) -> str | None:
     if len(set(names)) < len(names):
         return "two members of the same name"
     files = {info.filename for info in members if not _is_folder(info)}
-    for name in names:
-        below = next(
-            (str(each) for each in PurePosixPath(name).parents if str(each) in files), None
-        )
-        if below is not None:
-            return f"member {quoted(name)} lies below {quoted(below)}, which is a file"
+    # With NUL for the slash, which no name has, what lies below a file comes right after it.
+    ordered = sorted(names, key=lambda name: name.replace("/", "\0"))
+    for above, name in pairwise(ordered):
+        if above in files and name.startswith(f"{above}/"):
+            return f"member {quoted(name)} lies below {quoted(above)}, which is a file"
     return None
 
 

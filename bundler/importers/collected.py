@@ -1,17 +1,54 @@
-"""The files of a run, each at a path of its own: trackers let two files have one name, and names be anything."""
+"""The files of a run, each at a path of its own: trackers let two files have one name, and names be anything.
+
+Those that are not files of the store are written into a temporary folder; what the system says about that is no fault
+of the store.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bundler.errors import quoted
+from bundler.errors import SourceError, quoted
 from bundler.importers.model import ArtefactFile
 from bundler.importers.values import Flag, clean
 
 MAX_FILES = 100_000
 _LONGEST = 200
 """Most characters of one part of a path."""
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A folder that is removed at the end. Raises :class:`SourceError` where there is no place for one."""
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix))
+        except OSError as error:
+            raise unkept(error) from None
+        yield Path(folder)
+
+
+def written(file: Path, data: bytes) -> Path:
+    """Write ``data`` to ``file`` in a temporary folder, with the folders that it needs. Raises :class:`SourceError`."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    except OSError as error:
+        raise unkept(error) from None
+    return file
+
+
+def unkept(error: OSError) -> SourceError:
+    """What to do where the temporary folder takes nothing, or no more."""
+    problem = quoted(str(error.strerror or error), 200)[1:-1]
+    return SourceError(
+        f"files of the runs cannot be written to the temporary folder: {problem}",
+        remedy="Make room there, or name another folder (TMPDIR).",
+    )
 
 
 class CollectedFiles:

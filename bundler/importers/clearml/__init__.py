@@ -9,7 +9,6 @@ the bytes.
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from bundler.errors import SourceError, quoted
 from bundler.importers.clearml import run as clearml_run
 from bundler.importers.clearml import store as clearml_store
 from bundler.importers.clearml.store import Place
+from bundler.importers.collected import temporary_folder
 from bundler.importers.experiments import Experiment, choose, ordered
 from bundler.importers.model import ImportedRun, ImportSession, Store
 
@@ -47,9 +47,9 @@ class ClearmlImporter:
         """
         found = clearml_store.places(_local(store))
         chosen = choose(_experiments(found), experiment, store)
-        with tempfile.TemporaryDirectory(prefix="aisdp-clearml-") as folder:
+        with temporary_folder("aisdp-clearml-") as folder:
             places = tuple(each for each in found if each.project == chosen.id)
-            yield _Session(places=places, folder=Path(folder))
+            yield _Session(places=places, folder=folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

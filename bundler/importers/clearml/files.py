@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bundler.errors import SourceError, quoted
 from bundler.importers.clearml.store import OWN, Files
 from bundler.importers.clearml.values import AUXILIARY, is_cut
-from bundler.importers.collected import CollectedFiles
+from bundler.importers.collected import CollectedFiles, written
 from bundler.importers.files import unreadable
 from bundler.importers.json_lines import a_list, an_object
 from bundler.importers.model import ArtefactFile
@@ -139,25 +138,13 @@ class Artefacts:
                 "ClearML keeps the script itself, as there is no repository",
             )
         file = folder / (SCRIPT if alone else PATCH)
-        path = self._found.keep(file.name, _written(file, diff))
+        path = self._found.keep(file.name, written(file, diff.encode("utf-8", "backslashreplace")))
         return Patch(path=None, dirty=None) if alone else Patch(path=path, dirty=True)
 
 
 def _last(uri: str) -> str:
     """The last part of a path or an address."""
     return re.split(r"[?#]", uri)[0].replace("\\", "/").rpartition("/")[2]
-
-
-def _written(file: Path, text: str) -> Path:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(text.encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        raise SourceError(
-            f"{quoted(str(file), 200)} cannot be written: {error.strerror or error}",
-            remedy="Make room in the folder for temporary files, or name another one (TMPDIR).",
-        ) from None
-    return file
 
 
 def _digests(file: Path) -> set[str]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bundler.importers.clearml import copies
 from bundler.importers.clearml import metrics as clearml_metrics
 from bundler.importers.clearml import store as clearml_store
 from bundler.importers.clearml import values as clearml_values
@@ -30,6 +31,8 @@ def read(place: Place, folder: Path) -> ImportedRun:
                 clearml_store.opened(place.path, place.kind, folder / "members", flags)
             )
         task = clearml_store.read_task(place.path, place.kind, files)
+        if files is not None and place.copy is not None:
+            copies.compare(task, files, place.copy, folder, flags)
         try:
             return _run(place, task, files, folder, flags)
         except ValueError as error:

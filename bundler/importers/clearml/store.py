@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from bundler.errors import SourceError, quoted
 from bundler.importers import archives
 from bundler.importers.archives import Archive
 from bundler.importers.clearml.values import moment
+from bundler.importers.collected import temporary_folder
 from bundler.importers.files import too_large, unreadable, walk
 from bundler.importers.json_lines import a_list, an_object, lines, parsed
 from bundler.importers.values import Flag, clean, integer
@@ -31,6 +31,12 @@ _CHUNK = 1 << 20
 _OF_A_TASK = {"script", "hyperparams", "execution", "session_api_version"}
 """Names of which an exported task has one at least."""
 
+_SESSION = "offline-"
+"""How the name of a session begins."""
+
+_ANOTHERS = "offline-run-"
+"""How the names of W&B's runs begin."""
+
 Kind = Literal["archive", "folder", "export"]
 
 
@@ -39,7 +45,10 @@ _KINDS: dict[str, Kind] = {".zip": "archive", ".json": "export"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A task of the store: where it lies, what it is called, and when it was started (milliseconds)."""
+    """A task of the store: where it lies, what it is called, and when it was started (milliseconds).
+
+    ``copy`` is the zip file of a folder, where that is there too.
+    """
 
     path: Path
     kind: Kind
@@ -47,6 +56,7 @@ class Place:
     project: str
     deleted: bool
     start: int | None
+    copy: Path | None = None
 
 
 class FolderFiles:
@@ -171,7 +181,7 @@ def places(store: Path) -> list[Place]:
             pair["folder"].path
         ):
             # ClearML makes the zip file of the folder when the task ends, and may leave out what is not written yet.
-            found[place.id] = pair["folder"]
+            found[place.id] = replace(pair["folder"], copy=pair["archive"].path)
         else:
             raise SourceError(
                 f"{quoted(str(store), 200)} holds task {quoted(place.id)} twice:"
@@ -191,10 +201,18 @@ def detected(folder: Path) -> bool:
     """Whether ``folder`` is or holds an offline session. Never raises."""
     try:
         paths = [folder, *sorted(folder.iterdir())]
-        named = [each for each in paths if each == folder or each.name.startswith("offline-")]
-        kinds = [(each, _kind(each)) for each in named if not each.is_symlink()]
-        return any(kind and kind != "export" and _place(path, kind) for path, kind in kinds)
-    except (SourceError, OSError):
+        named = [each for each in paths if each == folder or each.name.startswith(_SESSION)]
+        return any(_is_session(each) for each in named if not each.is_symlink())
+    except OSError:
+        return False
+
+
+def _is_session(path: Path) -> bool:
+    """Whether ``path`` is a session that can be read. One of another tracker's must not hide those beside it."""
+    try:
+        kind = _kind(path)
+        return kind is not None and kind != "export" and _place(path, kind) is not None
+    except SourceError:
         return False
 
 
@@ -221,7 +239,8 @@ def _zip_of(folder: Path) -> Path:
 def _candidates(store: Path) -> list[tuple[Path, Kind]]:
     try:
         kind = _kind(store)
-        if kind is not None:
+        # What is given may hold sessions, whatever its name is and what else lies in it.
+        if kind is not None and (kind != "folder" or (store / TASK).is_file()):
             return [(store, kind)]
         if not store.is_dir():
             return []
@@ -240,23 +259,32 @@ def _candidates(store: Path) -> list[tuple[Path, Kind]]:
 
 def _kind(path: Path) -> Kind | None:
     if path.is_dir():
-        return "folder" if (path / TASK).is_file() else None
+        return "folder" if _is_named(path) or any((path / each).is_file() for each in OWN) else None
     if not path.is_file():
         return None
     return _KINDS.get(path.suffix)
 
 
+def _is_named(path: Path) -> bool:
+    return path.name.startswith(_SESSION) and not path.name.startswith(_ANOTHERS)
+
+
 def _place(path: Path, kind: Kind) -> Place | None:
-    """The task at ``path``; ``None`` for a zip or JSON file of something else."""
+    """The task at ``path``; ``None`` for a zip or JSON file of something else.
+
+    Raises :class:`SourceError` for what is named as a session or has its events, and lacks its task.
+    """
     if kind == "export":
         task = _exported(path)
         return None if task is None else _described(path, kind, task, moment(task.get("started")))
     with (
-        tempfile.TemporaryDirectory(prefix="aisdp-clearml-") as folder,
-        opened(path, kind, Path(folder)) as files,
+        temporary_folder("aisdp-clearml-") as folder,
+        opened(path, kind, folder) as files,
     ):
-        if TASK not in files and kind == "folder":
+        if TASK not in files and (path / TASK).is_symlink():
             raise _link(path / TASK)
+        if TASK not in files and (_is_named(path) or OWN.intersection(files.names)):
+            raise damaged(path, TASK, "is missing")
         if TASK not in files:
             return None
         task = read_task(path, kind, files)

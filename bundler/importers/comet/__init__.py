@@ -9,7 +9,6 @@ together; two archives that both begin a run are refused.
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.errors import SourceError, quoted
+from bundler.importers.collected import temporary_folder
 from bundler.importers.comet import archive as comet_archive
 from bundler.importers.comet import run as comet_run
 from bundler.importers.comet.archive import FOLDER, Run
@@ -49,10 +49,10 @@ class CometImporter:
         """
         found = comet_archive.runs(_local(store))
         chosen = choose(_experiments(found), experiment, store)
-        with tempfile.TemporaryDirectory(prefix="aisdp-comet-") as folder:
+        with temporary_folder("aisdp-comet-") as folder:
             yield _Session(
                 runs=tuple(run for run in found if run.experiment_id == chosen.id),
-                folder=Path(folder),
+                folder=folder,
             )
 
 

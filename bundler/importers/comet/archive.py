@@ -100,12 +100,17 @@ def is_archive(path: Path) -> bool:
 
 
 def read_segment(path: Path) -> Segment | None:
-    """What the archive at ``path`` says about its run; ``None`` if it is a zip file of something else."""
+    """What the archive at ``path`` says about its run; ``None`` if it is a zip file of something else.
+
+    Raises :class:`SourceError` for one that is named as a run or has messages, and does not say whose they are.
+    """
     named = _NAME.fullmatch(path.name)
     with archives.opened(path) as archive:
         if not archive.names and named is not None:
             return Segment(path=path, empty=True, key=named[1])
-        if DESCRIPTION not in archive.names:
+        if DESCRIPTION not in archive and (named is not None or MESSAGES in archive):
+            raise damaged_member(path, DESCRIPTION, "is missing")
+        if DESCRIPTION not in archive:
             return None
         return _described(path, archive)
 

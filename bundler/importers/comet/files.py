@@ -10,7 +10,7 @@ from typing import Any
 from bundler.errors import SourceError, quoted
 from bundler.importers import archives
 from bundler.importers.archives import Archive
-from bundler.importers.collected import CollectedFiles
+from bundler.importers.collected import CollectedFiles, written
 from bundler.importers.comet.archive import damaged_member
 from bundler.importers.comet.values import text
 from bundler.importers.json_lines import a_list, an_object
@@ -88,8 +88,7 @@ class Uploads:
         except SourceError as error:
             problem = error.message.partition(" as a zip file: ")[2]
             raise damaged_member(segment, quoted(member), f"no readable patch: {problem}") from None
-        target.write_bytes(data)
-        path = self._keep(PATCH, target, {})
+        path = self._keep(PATCH, written(target, data), {})
         if data:
             self.patch = path
 

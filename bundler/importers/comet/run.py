@@ -12,7 +12,7 @@ from bundler.importers import archives
 from bundler.importers.archives import Archive
 from bundler.importers.comet.archive import MESSAGES, Run, Segment, damaged_member
 from bundler.importers.comet.files import Uploads
-from bundler.importers.comet.values import CUT, FACTS, Parameters, Points, text
+from bundler.importers.comet.values import CUT, FACTS, Parameters, Points, is_counter, text
 from bundler.importers.json_lines import Line, a_text, an_object, compact, lines, parsed
 from bundler.importers.model import ImportedRun
 from bundler.importers.values import Flags
@@ -21,7 +21,7 @@ from bundler.records import CodeVersion, DatasetVersion, Scalar, Source, Status
 MAX_LINE = 16 << 20
 MAX_MESSAGES = 8 << 30
 MAX_KEPT = 64 << 20
-"""Most bytes of all the messages of one run that are kept: all but its metrics and what it printed."""
+"""Most bytes of all the messages of one run of which something is kept: all but its metrics and what it printed."""
 
 _CRASHED = "Unexpected error detected in the user script"
 """How Comet begins the error of a script; its own troubles stand in the same place."""
@@ -36,6 +36,9 @@ _LEFT_OUT = {
     "register_model",
 }
 """Messages that say nothing about how the model came about, or that are another's business (a registry)."""
+
+_VALUES = {"metric_msg", "parameter_msg", "ws_msg"}
+"""Messages whose contents say what they are, whatever their type."""
 
 _OWN_OTHERS = {"Name", "offline_experiment", "hasNestedParams"}
 
@@ -90,8 +93,10 @@ class _Reader:
         with archives.opened(segment.path) as archive:
             if MESSAGES not in archive:
                 raise damaged_member(segment.path, MESSAGES, "is missing")
-            for number, payload, kind in self._messages(segment, archive):
+            for number, payload, kind, size in self._messages(segment, archive):
                 try:
+                    if _keeps(kind, payload):
+                        self._count(size)
                     self._take(kind, payload, archive, segment)
                 except ValueError as error:
                     raise damaged_member(
@@ -136,14 +141,13 @@ class _Reader:
 
     def _messages(
         self, segment: Segment, archive: Archive
-    ) -> Iterator[tuple[int, dict[str, Any], str]]:
-        """Number of the line, payload and type of each message. A last one that is cut is flagged."""
+    ) -> Iterator[tuple[int, dict[str, Any], str, int]]:
+        """Number of the line, payload, type and bytes of each message. A last one that is cut is flagged."""
         try:
             for line in lines(archive.chunks(MESSAGES, limit=MAX_MESSAGES), MAX_LINE):
                 message = self._message(line, segment)
                 if message is not None:
-                    self._count(message["type"], len(line.data))
-                    yield line.number, message["payload"], message["type"]
+                    yield line.number, message["payload"], message["type"], len(line.data)
         except ValueError as error:
             raise damaged_member(segment.path, MESSAGES, str(error)) from None
 
@@ -161,14 +165,13 @@ class _Reader:
             ) from None
         return message
 
-    def _count(self, kind: str, size: int) -> None:
-        if kind not in {"metric_msg", "ws_msg"} and kind not in _LEFT_OUT:
-            self._kept += size
-            if self._kept > MAX_KEPT:
-                raise ValueError(f"more than {MAX_KEPT:,} bytes of parameters and facts in one run")
+    def _count(self, size: int) -> None:
+        self._kept += size
+        if self._kept > MAX_KEPT:
+            raise ValueError(f"more than {MAX_KEPT:,} bytes of parameters and facts in one run")
 
     def _take(self, kind: str, payload: dict[str, Any], archive: Archive, segment: Segment) -> None:
-        if kind == "ws_msg" or kind in {"metric_msg", "parameter_msg"}:
+        if kind in _VALUES:
             self._value(payload)
         elif kind == "log_other":
             self._other(text(payload.get("key")), payload.get("value"))
@@ -191,8 +194,8 @@ class _Reader:
         """A metric or a parameter; in a ``ws_msg``, the only type of older versions, anything."""
         if payload.get("metric") is not None:
             self._points.add(payload)
-        elif payload.get("param", payload.get("params")) is not None:
-            self._parameters.add(payload, payload.get("param", payload.get("params")), self._points)
+        elif _parameter(payload) is not None:
+            self._parameters.add(payload, _parameter(payload), self._points)
         else:
             self._old(payload)
 
@@ -280,3 +283,19 @@ class _Reader:
             self._flag("run", "tracker_error", last.error[:200])
             return "finished"
         return "killed" if "KeyboardInterrupt" in last.error else "failed"
+
+
+def _parameter(payload: dict[str, Any]) -> object:
+    return payload.get("param", payload.get("params"))
+
+
+def _keeps(kind: str, payload: dict[str, Any]) -> bool:
+    """Whether a message becomes anything that stays but a point of a metric: a parameter, a tag, a fact, a file."""
+    if kind not in _VALUES:
+        return kind not in _LEFT_OUT
+    if payload.get("metric") is not None:
+        return False
+    parameter = _parameter(payload)
+    if parameter is not None:
+        return not is_counter(parameter)
+    return any(payload.get(name) is not None for name in (*_OLD, *_OLD_WHOLE))

@@ -15,6 +15,9 @@ from bundler.importers.values import Flag, clean, flag_counts, flag_steps, integ
 from bundler.records import Scalar
 
 MAX_POINTS = 5_000_000
+MAX_NAMES = 64 << 20
+"""Most characters of the names of all metrics of one run together."""
+
 CUT = " [truncated]"
 """What Comet ends a name or value with that it has cut."""
 
@@ -23,8 +26,6 @@ _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 _OWN_METRICS = ("sys.", "process duration")
 """What Comet itself measures beside the training."""
-
-_OWN_PARAMETERS = {"curr_step", "curr_epoch"}
 
 _DETAILS = {
     "hostname": "host",
@@ -54,6 +55,8 @@ class Points:
         self._announced = False
         self._given: set[str] = set()
         self._own = 0
+        self._names: dict[str, str] = {}
+        self._length = 0
 
     def restart(self) -> None:
         """Another archive of the same run begins: no step is announced there yet."""
@@ -85,7 +88,7 @@ class Points:
         if self._announced:
             self._given.add(name)
             self._announced = False
-        self._points.append(MetricPoint(name, step, timestamp, value))
+        self._points.append(MetricPoint(self._one(name), step, timestamp, value))
 
     def all(self, flag: Flag) -> tuple[MetricPoint, ...]:
         """The points by metric, time, step and order of logging; what happened to them is flagged."""
@@ -105,6 +108,14 @@ class Points:
         if self._own:
             flag("metrics", "system_skipped", f"{self._own} points of Comet's own measurements")
         return tuple(points)
+
+    def _one(self, name: str) -> str:
+        """``name``, kept once for all the points that have it."""
+        if name not in self._names:
+            self._length += len(name)
+            if self._length > MAX_NAMES:
+                raise ValueError(f"more than {MAX_NAMES:,} characters of names of metrics")
+        return self._names.setdefault(name, name)
 
     def _step(self, name: str, step: object) -> int:
         if step is None:
@@ -135,7 +146,7 @@ class Parameters:
         """Take one message. Raises :class:`ValueError` for what is no parameter at all."""
         said = an_object(parameter, "a parameter")
         own_name = a_text(said.get("paramName"), "the name of a parameter")
-        if own_name in _OWN_PARAMETERS and said.get("source") == "auto-logged":
+        if is_counter(said):
             if own_name == "curr_step":
                 points.announce()
             return
@@ -172,6 +183,15 @@ class Parameters:
     def get(self, name: str) -> Scalar:
         """The value of ``name``, or ``None``."""
         return self._values.get(name)
+
+
+def is_counter(parameter: object) -> bool:
+    """Whether ``parameter`` is one by which Comet itself counts steps."""
+    return (
+        isinstance(parameter, dict)
+        and parameter.get("paramName") in ("curr_step", "curr_epoch")
+        and parameter.get("source") == "auto-logged"
+    )
 
 
 def full_name(name: str, payload: Mapping[str, Any]) -> str:

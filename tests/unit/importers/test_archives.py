@@ -164,7 +164,10 @@ def test_a_name_that_is_empty_is_refused(tmp_path):
     refused(path, "member '' has a name that could lead elsewhere")
 
 
-@pytest.mark.parametrize("name", ["a" * 256, "a/" + "ü" * 128, "/".join(["a" * 250] * 5)])
+@pytest.mark.parametrize(
+    "name",
+    ["a" * 256, "a/" + "ü" * 128, "/".join(["a" * 250] * 5), "/".join(["ü" * 100] * 6)],
+)
 def test_a_name_that_is_too_long_is_refused(tmp_path, name):
     refused(made(tmp_path / "x.zip", {name: b"x"}), "has a name that is too long")
 
@@ -205,6 +208,13 @@ def test_a_member_below_a_file_is_refused(tmp_path):
         made(tmp_path / "x.zip", {"a": b"1", "a/b/c": b"2"}),
         "'a/b/c' lies below 'a', which is a file",
     )
+
+
+def test_a_member_below_a_file_is_found_among_names_that_sort_between(tmp_path):
+    members = dict.fromkeys(["a", "a.b", "a!", "a b/c", "a/b", "b"], b"")
+    refused(made(tmp_path / "x.zip", members), "'a/b' lies below 'a', which is a file")
+    del members["a/b"]
+    assert read_all(made(tmp_path / "y.zip", members)) == members
 
 
 @pytest.mark.parametrize("flag", [0x1, 0x41, 0x2000])
@@ -378,6 +388,90 @@ def test_an_error_of_the_disk_is_one(tmp_path, monkeypatch):
     monkeypatch.setattr(zipfile, "ZipFile", broken)
     with pytest.raises(SourceError, match=r"cannot be read: Input/output error"):
         read_all(path)
+
+
+# --- what is cut, or added to -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inside", [{"weights": b"w" * 50}, {}])
+def test_a_file_that_is_cut_anywhere_is_never_the_zip_file_inside_it(tmp_path, inside):
+    inner = made(tmp_path / "inner.zip", inside).read_bytes()
+    members = {"first": b"1" * 40, "inner.zip": inner, "last": b"2" * 40}
+    path = made(tmp_path / "x.zip", members, zipfile.ZIP_STORED)
+    data = path.read_bytes()
+    ends = data.index(inner) + len(inner)
+    for cut in range(len(data)):
+        path.write_bytes(data[:cut])
+        refused(path, "cannot be read as a zip file")
+    path.write_bytes(data[:ends])
+    refused(
+        path, rf"begins at byte {ends - len(inner)}, not at byte 0: cut after a zip file inside"
+    )
+    path.write_bytes(data[: ends + 10])
+    refused(path, rf"end record ends at byte {ends} and the file at byte {ends + 10}: cut")
+
+
+def test_a_zip_file_with_something_before_or_after_it_is_refused(tmp_path):
+    path = made(tmp_path / "x.zip", {"a": b"1"})
+    data = path.read_bytes()
+    path.write_bytes(b"#!/bin/sh\n" + data)
+    refused(path, "begins at byte 10, not at byte 0")
+    path.write_bytes(data + b"\n")
+    refused(path, f"end record ends at byte {len(data)} and the file at byte {len(data) + 1}")
+
+
+@pytest.mark.parametrize("comment", [b"a comment", b"c" * 0xFFFF])
+def test_a_comment_belongs_to_the_end(tmp_path, comment):
+    path = made(tmp_path / "x.zip", {"a": b"1"})
+    with zipfile.ZipFile(path, "a") as file:
+        file.comment = comment
+    assert read_all(path) == {"a": b"1"}
+    path.write_bytes(path.read_bytes()[:-1])
+    refused(path, "cut, or added to")
+
+
+@pytest.mark.parametrize("said", [0, 1, 3])
+def test_an_end_record_that_counts_other_members_is_refused(tmp_path, said):
+    path = changed(made(tmp_path / "x.zip", dict.fromkeys("ab", b"")), END, 8, "<HH", said, said)
+    refused(path, f"2 members, where its end record says {said}")
+
+
+def test_members_are_counted_before_anything_is_made_of_them(tmp_path, monkeypatch):
+    path = made(tmp_path / "x.zip", dict.fromkeys("abcd", b""))
+    many = made(tmp_path / "y.zip", dict.fromkeys("ab", b""))
+    changed(path, END, 8, "<HH", 1, 1)
+    changed(many, END, 8, "<HH", 9, 9)
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 3)
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+    refused(path, "more than 3 members")
+    refused(many, "more than 3 members")
+
+
+def test_an_end_record_of_the_large_form_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
+    path = made(tmp_path / "x.zip", dict.fromkeys("abc", b"1"))
+    data = path.read_bytes()
+    assert b"PK\x06\x06" in data
+    assert read_all(path) == dict.fromkeys("abc", b"1")
+    for cut in range(len(data)):
+        path.write_bytes(data[:cut])
+        refused(path, "cannot be read as a zip file")
+
+
+def test_deep_names_are_compared_without_their_parents(tmp_path, monkeypatch):
+    made_of = []
+    whole = archives.PurePosixPath
+
+    class Counted(whole):
+        @property
+        def parents(self):
+            made_of.append(self)
+            return super().parents
+
+    monkeypatch.setattr(archives, "PurePosixPath", Counted)
+    deep = "/".join(["a"] * 400)
+    assert len(read_all(made(tmp_path / "x.zip", {f"{deep}/{n}": b"" for n in range(50)}))) == 50
+    assert made_of == []
 
 
 # --- whatever the bytes are -------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from hypothesis import strategies as st
 
 from bundler.errors import SourceError
 from bundler.importers.clearml import ClearmlImporter
-from bundler.importers.clearml import files as clearml_files
 from bundler.importers.clearml import metrics as clearml_metrics
 from bundler.importers.clearml import store as clearml_store
 from tests.unit.importers.clearml_support import (
@@ -277,13 +277,108 @@ def test_an_artefact_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
 
 
 def test_a_disk_that_is_full_is_not_the_fault_of_the_store(tmp_path, monkeypatch):
+    folder = session(tmp_path / "s", script={"diff": "+1", "repository": "r"})
+
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(SourceError, match="cannot be written: No space left") as error:
-        clearml_files._written(tmp_path / "patch", "x")
-    assert "TMPDIR" in error.value.remedy
+    assert "TMPDIR" in refused(folder, "temporary folder: No space left").remedy
+
+
+def test_a_temporary_folder_that_is_not_there_is_not_the_fault_of_the_store(tmp_path, monkeypatch):
+    session(tmp_path / "s")
+    export(tmp_path / "a.json")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    for store in (tmp_path / "s", tmp_path / "a.json"):
+        assert "TMPDIR" in refused(store, "temporary folder: No such file").remedy
+
+
+# --- what is lost, and what is there twice ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "inside"),
+    [
+        ("offline-b", None),
+        ("offline-b", "metrics.jsonl"),
+        ("b", "metrics.jsonl"),
+        ("b", "log.jsonl"),
+    ],
+)
+def test_a_session_without_its_task_does_not_vanish(tmp_path, name, inside):
+    session(tmp_path / ID)
+    (tmp_path / name).mkdir()
+    if inside:
+        (tmp_path / name / inside).write_bytes(b"")
+    refused(tmp_path, rf"{name}', 'task\.json': is missing")
+    assert ClearmlImporter().detect(tmp_path) == (tmp_path,)
+    (tmp_path / name).rename(tmp_path.parent / f"{tmp_path.name}-{name}")
+    with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as file:
+        file.writestr(inside or "x", b"")
+    refused(tmp_path, rf"{name}\.zip', 'task\.json': is missing")
+
+
+def test_folders_of_another_tracker_and_of_several_sessions_are_no_lost_session(tmp_path):
+    store = tmp_path / "offline-all"
+    session(store / ID)
+    (store / "offline-run-20240101_000000-abcdefgh").mkdir()
+    (store / "metrics.jsonl").write_bytes(b"")
+    assert one(store).source.run_id == ID
+    assert ClearmlImporter().detect(store) == (store,)
+
+
+def test_a_session_that_was_cut_after_a_zip_file_in_it_does_not_vanish(tmp_path):
+    session(tmp_path / "s")
+    with zipfile.ZipFile(tmp_path / "inner.zip", "w") as file:
+        file.writestr("weights", b"w")
+    inner = (tmp_path / "inner.zip").read_bytes()
+    (tmp_path / "inner.zip").unlink()
+    with zipfile.ZipFile(tmp_path / "offline-b.zip", "w") as file:
+        file.writestr("task.json", json.dumps(task(id="b")))
+        file.writestr("model.zip", inner)
+        file.writestr("more", b"x" * 500)
+    data = (tmp_path / "offline-b.zip").read_bytes()
+    for more in (0, 200):
+        end = data.index(inner) + len(inner) + more
+        (tmp_path / "offline-b.zip").write_bytes(data[:end])
+        refused(tmp_path, r"offline-b\.zip' cannot be read as a zip file")
+
+
+def test_a_zip_file_with_what_its_folder_has_is_no_difference(tmp_path):
+    packed(session(tmp_path / ID, scalar("a", "b", 1.0)))
+    assert ("run", "copies_differ") not in flags(one(tmp_path))
+
+
+@pytest.mark.parametrize("before", [None, lines([scalar("a", "b", 1.0)])])
+def test_a_zip_file_that_was_made_too_early_is_flagged(tmp_path, before):
+    packed(session(tmp_path / ID, metrics=before))
+    more = lines([scalar("a", "b", 2.0)])
+    run = one(session(tmp_path / ID, metrics=(before or b"") + more, status="failed").parent)
+    assert len(run.points) == 1 + (before is not None)
+    assert {each.detail for each in run.fidelity if each.flag == "copies_differ"} == {
+        f"metrics.jsonl: the zip file lacks the last {len(more)} bytes",
+        "task.json: failed, and unknown in the zip file",
+    }
+
+
+@pytest.mark.parametrize(
+    ("folder", "archive", "problem"),
+    [
+        (scalar("a", "b", 0.5), scalar("a", "b", 9.9), "does not go on from that of the zip file"),
+        (None, scalar("a", "b", 9.9), "does not go on from that of the zip file"),
+    ],
+)
+def test_copies_with_other_metrics_are_refused(tmp_path, folder, archive, problem):
+    packed(session(tmp_path / ID, archive))
+    session(tmp_path / ID, metrics=lines([folder]) if folder else b"")
+    assert "which of the two" in refused(tmp_path, f"contradict each other: .*{problem}").remedy
+
+
+def test_copies_that_both_know_how_the_task_ended_are_refused_where_they_differ(tmp_path):
+    packed(session(tmp_path / ID, status="failed"))
+    session(tmp_path / ID, status="completed")
+    refused(tmp_path, "the task is finished, and failed in the zip file")
 
 
 # --- whatever the bytes are -------------------------------------------------------------------------------------------

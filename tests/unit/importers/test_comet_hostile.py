@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import zipfile
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,10 +17,12 @@ from bundler.importers.comet import CometImporter
 from bundler.importers.comet import archive as comet_archive
 from bundler.importers.comet import run as comet_run
 from bundler.importers.comet import values as comet_values
+from bundler.importers.json_lines import parsed
 from tests.unit.importers.comet_support import (
     FIXTURES,
     KEY,
     LOGGED,
+    OTHER,
     archive,
     described,
     details,
@@ -145,6 +149,31 @@ def test_too_many_facts_are_refused(tmp_path, monkeypatch):
     refused(of(tmp_path, *said), "more than 200 bytes of parameters and facts")
 
 
+def test_facts_count_whatever_type_of_message_they_came_in(tmp_path, monkeypatch):
+    monkeypatch.setattr(comet_run, "MAX_KEPT", 500)
+    for said in (
+        [message("ws_msg", log_other={"key": f"k{n}", "val": "x" * 100}) for n in range(5)],
+        [message("ws_msg", param={"paramName": f"p{n}", "paramValue": "x" * 100}) for n in range(5)],
+        [message("metric_msg", params={"paramName": f"p{n}", "paramValue": "x" * 99}) for n in range(5)],
+        [message("ws_msg", fileName="x" * 600)],
+    ):  # fmt: skip
+        refused(of(tmp_path, *said), "line .: more than 500 bytes of parameters and facts")
+
+
+def test_what_is_not_kept_does_not_count_in_any_type_of_message(tmp_path, monkeypatch):
+    monkeypatch.setattr(comet_run, "MAX_KEPT", 200)
+    metrics = [message("ws_msg", **metric("m", 1.0)["payload"])] * 9
+    said = [message("ws_msg", stdout="x" * 500), *metrics, *[step(number) for number in range(9)]]
+    assert len(one(of(tmp_path, *said)).points) == 9
+
+
+def test_names_of_metrics_are_bounded_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(comet_values, "MAX_NAMES", 100)
+    assert len(one(of(tmp_path, *[metric("m" * 60, 1.0)] * 5)).points) == 5
+    said = [metric(letter * 60, 1.0) for letter in "ab"]
+    refused(of(tmp_path, *said), "line 2: more than 100 characters of names of metrics")
+
+
 def test_what_was_printed_does_not_count_as_a_fact(tmp_path, monkeypatch):
     monkeypatch.setattr(comet_run, "MAX_KEPT", 200)
     said = [message("standard_output", output="x" * 500), *[metric("m", 1.0)] * 9]
@@ -199,6 +228,18 @@ def test_a_description_may_leave_out_what_is_not_known(tmp_path):
     assert (run.started, run.ended, run.status) == (None, None, "finished")
 
 
+@pytest.mark.parametrize(
+    ("name", "member"),
+    [(f"{OTHER}.zip", "x"), (f"{OTHER}-abc.zip", "x"), ("a.zip", "messages.json")],
+)
+def test_a_run_without_its_description_does_not_vanish(tmp_path, name, member):
+    of(tmp_path)
+    with zipfile.ZipFile(tmp_path / name, "w") as file:
+        file.writestr(member, b"")
+    refused(tmp_path, rf"{name}', experiment\.json: is missing")
+    assert CometImporter().detect(tmp_path) == (tmp_path,)
+
+
 # --- files and folders ------------------------------------------------------------------------------------------------
 
 
@@ -242,6 +283,47 @@ def test_a_file_that_is_damaged_in_the_archive_is_refused(tmp_path):
     path = of(tmp_path, upload("f", "a.bin"), files={"f": b"x" * 100})
     path.write_bytes(path.read_bytes().replace(b"x" * 100, b"x" * 99 + b"y"))
     refused(path, "member 'f' at byte .*: Bad CRC-32")
+
+
+def test_a_run_that_was_cut_after_a_zip_file_in_it_does_not_vanish(tmp_path):
+    name = next(
+        path.name
+        for path in sorted((FIXTURES / "runs").glob("*.zip"))
+        if path.read_bytes().count(b"PK\x05\x06") > 1
+    )
+    data = (FIXTURES / "runs" / name).read_bytes()
+    of(tmp_path)
+    (tmp_path / name).write_bytes(data[: data.index(b"PK\x05\x06") + 22])
+    assert name in refused(tmp_path, "not at byte 0: cut after a zip file inside it").message
+
+
+def test_a_temporary_folder_that_is_not_there_is_not_the_fault_of_the_store(tmp_path, monkeypatch):
+    of(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    assert "TMPDIR" in refused(tmp_path, "temporary folder: No such file").remedy
+
+
+def test_a_disk_that_is_full_is_not_the_fault_of_the_patch(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "patch.zip", "w") as file:
+        file.writestr("git_diff.patch", b"+1")
+    path = of(
+        tmp_path / "store",
+        upload("p", None, kind="git-patch"),
+        files={"p": (tmp_path / "patch.zip").read_bytes()},
+    )
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert "TMPDIR" in refused(path, "temporary folder: No space left").remedy
+
+
+def test_an_object_with_many_names_and_one_of_them_twice_is_read_once():
+    # Every name was counted among all of them: with 200,000 that took minutes.
+    text = "{" + ",".join(f'"k{number}":0' for number in range(200_000)) + ',"z":0,"z":0}'
+    with pytest.raises(ValueError, match="the name 'z' twice in one object"):
+        parsed(text.encode())
 
 
 # --- whatever the bytes are -------------------------------------------------------------------------------------------

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from bundler.errors import UsageError
-from bundler.redaction import credential_name, personal_data_in
+from bundler.redaction import PERSONAL_DATA, credential_name, holds_a_token, personal_data_in
 from bundler.spec import Gap
 
 MAX_SEARCHED = 1 << 20
 """Largest file, in bytes, that is searched."""
 
-_PLACES = ("data/artefacts", "data/code", "data/datasets", "data/environment")
+ARTEFACTS = "data/artefacts/"
+_PLACES = (ARTEFACTS, "data/code", "data/datasets", "data/environment")
 
 
 def gaps(bag: Path, kept: Collection[str]) -> Iterator[Gap]:
@@ -20,12 +22,12 @@ def gaps(bag: Path, kept: Collection[str]) -> Iterator[Gap]:
 
     Credentials count everywhere; personal data only in artefacts, because code names its authors.
     """
-    found: dict[str, set[str]] = {}
-    for place in _PLACES:
-        for file in sorted((bag / place).rglob("*")):
-            if file.is_file() and file.stat().st_size <= MAX_SEARCHED:
-                found[file.relative_to(bag).as_posix()] = set(_kinds(file))
-    secret = sorted(path for path, kinds in found.items() if "credential" in kinds)
+    secret, found = [], {}
+    for path, text in _texts(bag):
+        if holds_a_token(text):
+            secret.append(path)
+        if path.startswith(ARTEFACTS):
+            found[path] = {*personal_data_in(text)} & {*PERSONAL_DATA} - {*kept}
     if secret:
         yield Gap(
             level="required",
@@ -35,14 +37,9 @@ def gaps(bag: Path, kept: Collection[str]) -> Iterator[Gap]:
             message="files of the bundle hold what looks like a credential",
             remedy="Revoke it, take it out of what is shipped, and build again: a bundle is handed to many.",
         )
-    personal = {
-        path: kinds - {"credential"} - set(kept)
-        for path, kinds in found.items()
-        if path.startswith(_PLACES[0])
-    }
-    paths = sorted(path for path, kinds in personal.items() if kinds)
+    paths = sorted(path for path, kinds in found.items() if kinds)
     if paths:
-        kinds = sorted({kind for path in paths for kind in personal[path]})
+        kinds = sorted({kind for path in paths for kind in found[path]})
         yield Gap(
             level="recommended",
             code="personal-data-embedded",
@@ -70,12 +67,13 @@ def _secret(text: str) -> bool:
     return "credential" in personal_data_in(text)
 
 
-def _kinds(file: Path) -> tuple[str, ...]:
-    """Kinds of personal data in a text file, none for anything else."""
-    try:
-        return personal_data_in(file.read_bytes().decode())
-    except UnicodeDecodeError:
-        return ()
+def _texts(bag: Path) -> Iterator[tuple[str, str]]:
+    """Path and content of the small text files in ``bag``, sorted."""
+    for place in _PLACES:
+        for file in sorted((bag / place).rglob("*")):
+            if file.is_file() and file.stat().st_size <= MAX_SEARCHED:
+                with suppress(UnicodeDecodeError):
+                    yield file.relative_to(bag).as_posix(), file.read_bytes().decode()
 
 
 def _listed(paths: list[str]) -> str:

@@ -29,7 +29,8 @@ _REDIRECTS = r"GIT_(DIR|WORK_TREE|INDEX_FILE|OBJECT_DIRECTORY|NAMESPACE|COMMON_D
 """Variables that a git hook sets and that would lead to another repository."""
 
 _PRIVATE_NAME = re.compile(r"_(DIR|PATH|FILE|HOST\w*|COMM_ID|URL|ADDR|\w*(TOKEN|SECRET|PASSWORD))$")
-_PRIVATE_VALUE = re.compile(r"\b\d{1,3}(\.\d{1,3}){3}\b|@|://")
+_PRIVATE_VALUE = re.compile(r"\b\d{1,3}(\.\d{1,3}){3}\b|@|%40|://")
+_WORD = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s=;'\"]+")
 _DEVICE_IDENTIFIER = re.compile(r"\b(GPU|MIG)-[0-9A-Fa-f-]{8,}(/\d+)*")
 
 
@@ -159,7 +160,8 @@ def imported(name: str) -> Any:
 def variables(sheet: Sheet, group: str, names: str) -> None:
     """Write down the environment variables whose names match the pattern ``names``.
 
-    A variable that is not set is not there. What names a folder, machine or person is left out, and said so.
+    A variable that is not set is not there. What names a folder, machine or person is left out, and said so; a path
+    among other flags becomes ``…``.
     """
     for name, value in sorted(os.environ.items()):
         if not re.fullmatch(names, name):
@@ -167,4 +169,9 @@ def variables(sheet: Sheet, group: str, names: str) -> None:
         if _PRIVATE_NAME.search(name) or _PRIVATE_VALUE.search(value):
             sheet.missing(f"{group}.{name}", "may name a folder, a machine or a person")
         else:
-            sheet.put(f"{group}.{name}", _DEVICE_IDENTIFIER.sub(r"\1", value))
+            sheet.put(f"{group}.{name}", _without_paths(_DEVICE_IDENTIFIER.sub(r"\1", value)))
+
+
+def _without_paths(value: str) -> str:
+    """``value`` with ``…`` for each word that has a slash: people's names are in paths of any kind."""
+    return _WORD.sub(lambda word: "…" if {"/", "\\"} & set(word[0]) else word[0], value)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bundler.errors import SourceError, quoted
 from bundler.importers.model import ArtefactFile
-from bundler.importers.values import Flag, readable_name
+from bundler.importers.values import Flag, clean, readable_name
 
 NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 """Errors that say that nothing lies at a path. Any other says that what lies there cannot be read."""
@@ -53,6 +53,33 @@ def walk(folder: Path, prefix: str, flag: Flag) -> Iterator[ArtefactFile]:
                 kind = "symlink_skipped" if stat.S_ISLNK(mode) else "special_skipped"
                 flag("artefacts", kind, name)
     yield from sorted(found, key=lambda each: each.path)
+
+
+def below(root: Path, relative: str, flag: Flag) -> Path | None:
+    """The file or folder at the path ``relative`` (with ``/``) below ``root``; ``None`` if none lies there.
+
+    No step leads upwards, and no part below ``root`` is a link: such a one is flagged. Who made a store cannot point at
+    files elsewhere. ``.`` is ``root`` itself. Raises :class:`SourceError` for what cannot be looked at.
+    """
+    place, mode = root, stat.S_IFDIR
+    parts = relative.split("/") if relative != "." else []
+    for number, part in enumerate(parts, start=1):
+        if part in {"", ".", ".."} or not stat.S_ISDIR(mode):
+            return None
+        place /= part
+        try:
+            mode = place.lstat().st_mode
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                raise unreadable_artefact(place, error) from None
+            return None
+        except ValueError:  # a zero, or half a character
+            return None
+        if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+            kind = "symlink_skipped" if stat.S_ISLNK(mode) else "special_skipped"
+            flag("artefacts", kind, clean("/".join(parts[:number])) or "")
+            return None
+    return place
 
 
 def unreadable_artefact(place: Path, error: OSError) -> SourceError:

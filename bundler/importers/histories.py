@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from bundler.errors import MalformedError, SourceError, quoted
 from bundler.history import read_points
@@ -30,12 +30,6 @@ class History:
 
     points: tuple[MetricPoint, ...]
     flags: tuple[FidelityFlag, ...]
-
-
-def is_history(path: str) -> bool:
-    """Whether the file's name is one that :func:`read_history` knows."""
-    name = PurePosixPath(path).name
-    return name in {METRICS, trainer_state.STATE} or tensorboard_events.is_event_file(name)
 
 
 def read_history(file: Path) -> History:

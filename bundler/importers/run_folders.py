@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from bundler.errors import SourceError, quoted
-from bundler.importers.files import NOT_THERE, unreadable, walk
+from bundler.importers.experiments import Experiment, choose
+from bundler.importers.files import NOT_THERE, below, unreadable, walk
 from bundler.importers.model import ArtefactFile, Store
 from bundler.importers.values import Flags
 
@@ -22,6 +23,55 @@ class RunFolder:
     path: str
     files: tuple[ArtefactFile, ...]
     told: tuple[ArtefactFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolders:
+    """The runs of one folder, which is the one ``experiment``; ``flags`` are those of looking for them."""
+
+    experiment: Experiment
+    found: list[RunFolder]
+    artefacts: Path | None
+    flags: Flags
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def name(self, run: RunFolder) -> str:
+        """The name of ``run``: its path, or that of the store if it is the store itself."""
+        return self.experiment.name if run.path == ROOT else run.path
+
+    def first_flags(self) -> Flags:
+        """Flags that each run has, to which it adds its own."""
+        flags = Flags()
+        for each in self.flags.all():
+            flags(each.field, each.flag, each.detail)
+        return flags
+
+    def files(self, run: RunFolder, flags: Flags) -> Iterator[ArtefactFile]:
+        """Files in the folder of ``run``, and those in the folder of the same path below ``artefacts``."""
+        own = {each.path for each in run.files}
+        yield from run.files
+        beside = self.artefacts and below(self.artefacts, run.path, flags)
+        if beside is not None:
+            for each in walk(beside, "", flags):
+                if each.path not in own:
+                    yield each
+
+
+def opened(
+    store: Store,
+    find_runs: Callable[[Store, Flags], list[RunFolder]],
+    named: Callable[[Store, int], Experiment],
+    *,
+    experiment: str | None,
+    artefacts: Path | None,
+) -> RunFolders:
+    """The runs that ``find_runs`` finds in ``store``, if their experiment, as it is ``named``, is the one asked for."""
+    flags = Flags()
+    found = find_runs(store, flags)
+    chosen = choose([named(store, len(found))], experiment, store)
+    return RunFolders(chosen, found, artefacts, flags)
 
 
 def find(

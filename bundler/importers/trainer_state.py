@@ -22,10 +22,10 @@ from typing import Any
 from bundler.canonical import MAX_INTEGER
 from bundler.errors import SourceError, quoted
 from bundler.importers import run_folders
-from bundler.importers.experiments import Experiment, choose
-from bundler.importers.files import too_large, unreadable, walk
+from bundler.importers.experiments import Experiment
+from bundler.importers.files import too_large, unreadable
 from bundler.importers.model import ArtefactFile, ImportedRun, ImportSession, MetricPoint, Store
-from bundler.importers.run_folders import RunFolder
+from bundler.importers.run_folders import RunFolder, RunFolders
 from bundler.importers.values import Flag, Flags, clean, flag_counts, flag_steps, integer
 from bundler.records import CodeVersion, Scalar, Source, Status
 
@@ -74,7 +74,7 @@ class TrainerStateImporter:
 
     def experiments(self, store: Store) -> tuple[str, ...]:
         """The one experiment: the folder's name."""
-        found = _opened(store, Flags())
+        found = _found(store, Flags())
         return (_experiment(store, len(found)).name,)
 
     @contextmanager
@@ -85,33 +85,33 @@ class TrainerStateImporter:
 
         Files in a run's folder are its artefacts, and those in the folder of the same path below ``artefacts``.
         """
-        flags = Flags()
-        found = _opened(store, flags)
-        chosen = choose([_experiment(store, len(found))], experiment, store)
-        yield _Session(chosen, found, artefacts, flags)
+        yield _Session(
+            run_folders.opened(
+                store, _found, _experiment, experiment=experiment, artefacts=artefacts
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Session:
     """The runs of one folder, read anew each time. No run says when it began."""
 
-    experiment: Experiment
-    found: list[RunFolder]
-    artefacts: Path | None
-    flags: Flags
+    runs: RunFolders
 
     def __len__(self) -> int:
-        return len(self.found)
+        return len(self.runs)
 
     def __iter__(self) -> Iterator[ImportedRun]:
-        return map(self._read, self.found)
+        return map(self._read, self.runs.found)
 
     def _read(self, run: RunFolder) -> ImportedRun:
-        flags = Flags()
-        for each in self.flags.all():
-            flags(each.field, each.flag, each.detail)
+        flags = self.runs.first_flags()
         state = _latest(run, flags)
-        points = tuple(sorted(points_of(state, flags), key=lambda each: each[:1] + each[2:0:-1]))
+        points = tuple(
+            sorted(
+                points_of(state, flags), key=lambda each: (each.metric, each.timestamp, each.step)
+            )
+        )
         flag_steps(points, flags)
         flags("seed", "not_recorded", "it is in training_args.bin, a pickle, which is not opened")
         flags("parameters", "incomplete", f"{STATE} has few of the training's arguments")
@@ -119,11 +119,11 @@ class _Session:
             source=Source(
                 tracker="trainer-state",
                 store="files",
-                experiment_id=self.experiment.id,
-                experiment=self.experiment.name,
+                experiment_id=self.runs.experiment.id,
+                experiment=self.runs.experiment.name,
                 run_id=run.path,
             ),
-            name=self.experiment.name if run.path == run_folders.ROOT else run.path,
+            name=self.runs.name(run),
             status=_status(state),
             deleted=False,
             started=None,
@@ -133,18 +133,10 @@ class _Session:
             parameters=_parameters(state),
             tags={name: text for name in _RESULTS if (text := clean(state.get(name))) is not None},
             points=points,
-            artefacts=tuple(self._files(run, flags)),
+            artefacts=tuple(self.runs.files(run, flags)),
             fidelity=flags.all(),
             environment=_environment(run),
         )
-
-    def _files(self, run: RunFolder, flags: Flags) -> Iterator[ArtefactFile]:
-        own = {each.path for each in run.files}
-        yield from run.files
-        if self.artefacts is not None:
-            for each in walk(self.artefacts / run.path, "", flags):
-                if each.path not in own:
-                    yield each
 
 
 def read_state(file: Path) -> dict[str, Any]:
@@ -279,7 +271,7 @@ def _environment(run: RunFolder) -> dict[str, Scalar]:
     return {}
 
 
-def _opened(store: Store, flags: Flags) -> list[RunFolder]:
+def _found(store: Store, flags: Flags) -> list[RunFolder]:
     with suppress(OSError):  # what cannot be looked at is no folder either, and that is said
         if isinstance(store, Path) and store.is_file():
             return [_alone(store)]
@@ -319,7 +311,9 @@ def _json(file: Path, limit: int) -> Any:
         raise unreadable(file, error) from None
     try:
         # Not json.loads(bytes): that would guess the encoding.
-        return json.loads(data.decode(), object_pairs_hook=_object, parse_int=_integer)
+        return json.loads(
+            data.decode(), object_pairs_hook=_object, parse_int=_integer, parse_float=_double
+        )
     except json.JSONDecodeError as error:
         raise _damaged(file, f"{error.msg} at character {error.pos}") from None
     except RecursionError:
@@ -337,7 +331,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _integer(digits: str) -> int | float:
     """An integer; one of more digits than any that is meant becomes the double that it is nearest to."""
-    return int(digits) if len(digits) <= 20 else float(digits)
+    return int(digits) if len(digits) <= 20 else _double(digits)
+
+
+def _double(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"the number {quoted(digits, 40)} is too large")
+    return value
 
 
 def _damaged(file: Path, problem: str) -> SourceError:

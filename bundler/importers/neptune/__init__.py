@@ -27,7 +27,7 @@ OFFLINE = "offline"
 """Name of the experiment that offline runs are in: their logs name no project."""
 
 _REMEDY = (
-    "Give the folder of an export of neptune-exporter (that with the folder data, or data itself), or a folder .neptune"
+    "Give the folder of an export of neptune-exporter (that with the folders data and files), or a folder .neptune"
     " with runs that were logged offline."
 )
 
@@ -61,8 +61,8 @@ class NeptuneImporter:
     ) -> Iterator[ImportSession]:
         """Open the project ``experiment``; see :class:`bundler.importers.model.Importer`.
 
-        ``artefacts`` is the folder ``files`` of an export (default: the one beside ``data``), or where files of offline
-        runs lie now (default: the folder that has ``.neptune``).
+        ``artefacts`` is the folder ``files`` of an export (default: that in the store, beside ``data``), or where files
+        of offline runs lie that Neptune's client did not copy into ``.neptune`` (default: nowhere).
         """
         with PartReader() as reader:
             found = _found(store, reader)
@@ -91,10 +91,9 @@ class _Session:
 
     def _read(self, run: ExportedRun | OfflineRun) -> ImportedRun:
         if isinstance(run, ExportedRun):
-            files = self.artefacts or neptune_parquet.files_beside(self.store)
-            attributes = neptune_parquet.read(run, files, self.reader)
+            attributes = neptune_parquet.read(run, self.store, self.artefacts, self.reader)
         else:
-            places = Places(base=_above(self.store), given=self.artefacts)
+            places = Places(store=self.store, given=self.artefacts)
             attributes = neptune_offline.read(run, places)
         source = Source(
             tracker="neptune",
@@ -132,11 +131,3 @@ def _experiments(found: list[ExportedRun] | list[OfflineRun]) -> list[Experiment
 
 def _project(run: ExportedRun | OfflineRun) -> str:
     return run.project if isinstance(run, ExportedRun) else OFFLINE
-
-
-def _above(store: Path) -> Path:
-    """The folder that has ``.neptune``, given that folder or one in it; else the store itself."""
-    for each in (store, *store.parents):
-        if each.name == ".neptune":
-            return each.parent
-    return store

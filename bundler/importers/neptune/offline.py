@@ -18,11 +18,12 @@ from typing import Any
 
 from bundler.canonical import MAX_INTEGER
 from bundler.errors import quoted
-from bundler.importers.files import walk
+from bundler.importers.files import below, walk
 from bundler.importers.model import ArtefactFile
 from bundler.importers.neptune.attributes import Attributes, Moment, short_name
+from bundler.importers.neptune.copies import Copies
 from bundler.importers.neptune.logs import is_log, metadata_of, operations
-from bundler.importers.neptune.parquet import artefact_path, plain_file
+from bundler.importers.neptune.parquet import artefact_path
 from bundler.importers.values import Flags, flag_counts
 from bundler.records import DatasetVersion, Scalar
 
@@ -42,10 +43,15 @@ class OfflineRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Where files of a run may lie: below ``base``, the folder that has ``.neptune``, and below ``given``."""
+    """Where files of a run may lie: below its ``.neptune`` in ``store``, and below ``given``."""
 
-    base: Path
+    store: Path
     given: Path | None
+
+    def own(self, folder: Path) -> Path:
+        """The folder ``.neptune`` that has a run's ``folder``, no higher than the store; without one, the folder."""
+        inside = [each for each in (folder, *folder.parents) if each.is_relative_to(self.store)]
+        return next((each for each in inside if each.name == ".neptune"), folder)
 
 
 def find(store: Path) -> list[OfflineRun]:
@@ -60,7 +66,7 @@ def find(store: Path) -> list[OfflineRun]:
     )
     runs: dict[str, OfflineRun] = {}
     for folder in folders:
-        metadata = metadata_of(folder)
+        metadata = metadata_of(folder, flags)
         kind, identity = _identity(folder, metadata)
         if kind != "run":
             continue
@@ -69,17 +75,22 @@ def find(store: Path) -> list[OfflineRun]:
         began = _moment(metadata.get("createdAt"))
         run.started = began if run.started is None else min(run.started, began or run.started)
     for run in runs.values():
-        run.folders.sort(key=lambda each: (_moment(metadata_of(each).get("createdAt")) or 0, each))
+        run.folders.sort(
+            key=lambda each: (_moment(metadata_of(each, flags).get("createdAt")) or 0, each)
+        )
     return list(runs.values())
 
 
 def read(run: OfflineRun, places: Places) -> Attributes:
     """The attributes that the operations of ``run`` make."""
     attributes = Attributes(started=run.started)
+    copies = Copies() if len(run.folders) > 1 else None
     for folder in run.folders:
-        attributes.environment |= _environment(metadata_of(folder))
+        attributes.environment |= _environment(metadata_of(folder, attributes.flags))
         reader = _Reader(attributes, folder, places)
         for operation, at in operations(folder, attributes.flags):
+            if copies is not None:
+                copies.check(folder, operation, at)
             attributes.ended = _milliseconds(at) or attributes.ended
             reader.take(operation)
         reader.finish()
@@ -227,7 +238,9 @@ class _Reader:
         shown = artefact_path(f"{path}.{ending}" if isinstance(ending, str) and ending else path)
         temporary, original = operation.get("tmp_file_name"), operation.get("file_path")
         if isinstance(temporary, str) and temporary:
-            found = plain_file(self._folder / "upload_path", (temporary,))
+            # No name of a file in a folder below: the client makes none.
+            place = (self._folder / "upload_path").relative_to(self._places.store)
+            found = self._below(self._places.store, (*place.parts, temporary))
         else:
             found = self._find(original) if isinstance(original, str) else None
         self._put(shown, found)
@@ -239,11 +252,11 @@ class _Reader:
             if not any(each in name for each in "*?["):
                 self._put(artefact_path(f"{path}/{name}"), self._find(pattern))
                 continue
-            # If the folder of the pattern is not there, its place is taken by the one that everything was moved to.
-            place = self._find(folder) or self._places.given or self._places.base
-            found = [each for each in _names(place) if fnmatchcase(each, name)]
+            place = self._find(folder, least=1)
+            names = _names(place) if place is not None else []
+            found = [each for each in names if fnmatchcase(each, name)]
             for each in found:
-                self._put(artefact_path(f"{path}/{each}"), plain_file(place, (each,)))
+                self._put(artefact_path(f"{path}/{each}"), self._below(place, (each,)))
             if not found:
                 self._put(artefact_path(f"{path}/{name}"), None)
 
@@ -253,33 +266,44 @@ class _Reader:
 
     def _put(self, shown: str, place: Path | None) -> None:
         if place is None:
-            self._attributes.flags("artefacts", "artefacts_unreachable", shown)
+            self._attributes.flags("artefacts", "missing", shown)
         elif place.is_dir():
             for each in walk(place, f"{shown}/", self._attributes.flags):
                 self._attributes.put(each)
             return
         self._attributes.put(ArtefactFile(path=shown, file=place))
 
-    def _find(self, original: str) -> Path | None:
+    def _find(self, original: str, *, least: int = 2) -> Path | None:
         """The file or folder that was at an absolute path on the machine of the run, if it lies where it may lie.
 
-        If the run's folder was moved, the longest end of the path that is there counts, and is flagged.
+        If it was moved, the longest end of the path that is there counts, and is flagged. Of a file that is at
+        ``least`` its name and that of its folder: by its name alone, a file of another run would be taken.
         """
         windows = re.match(r"[A-Za-z]:[\\/]", original)
         parts = (PureWindowsPath if windows else PurePath)(original).parts[1:]
         if ".." in parts:
             return None
-        base = self._places.base.absolute()
-        if not windows and Path(original).is_relative_to(base):
-            return plain_file(base, Path(original).relative_to(base).parts)
-        roots = [root for root in (self._places.given, base) if root is not None]
-        for count in range(min(len(parts), 16), 0, -1):
+        given = self._places.given
+        roots = [each.absolute() for each in (given, self._places.own(self._folder)) if each]
+        for root in roots:
+            if not windows and PurePath(original).is_relative_to(root):
+                return self._below(root, PurePath(original).relative_to(root).parts)
+        for count in range(min(len(parts), 16), least - 1, -1):
+            end = parts[-count:]
             for root in roots:
-                found = plain_file(root, parts[-count:])
+                found = self._below(root, end)
+                if found is None and end[0] == root.name:
+                    found = self._below(root, end[1:])  # what is given is the folder itself
                 if found is not None:
-                    self._attributes.flags("artefacts", "moved", "/".join(parts[-count:]))
+                    self._attributes.flags("artefacts", "moved", "/".join(end))
                     return found
         return None
+
+    def _below(self, root: Path | None, parts: Iterable[str]) -> Path | None:
+        parts = tuple(parts)
+        if root is None or any("/" in each for each in parts):
+            return None
+        return below(root, "/".join(parts) or ".", self._attributes.flags)
 
 
 def _names(folder: Path) -> list[str]:

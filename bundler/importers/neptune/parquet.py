@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from bundler.errors import SourceError, quoted
-from bundler.importers.files import too_large, unreadable, walk
+from bundler.importers.files import below, too_large, unreadable, walk
 from bundler.importers.model import ArtefactFile
 from bundler.importers.neptune import reader as neptune_reader
 from bundler.importers.neptune.attributes import MAX_VALUES, Attributes, Moment
@@ -37,6 +38,12 @@ MAX_ROWS = 50_000_000
 
 MAX_RUNS = 1_000_000
 """Most runs of a store."""
+
+MAX_RUNS_OF_PART = 300
+"""Most runs of a part, which is read once for each. The exporter makes parts of one run."""
+
+MAX_SECONDS = 300.0
+"""Longest that the other process may take for the next rows, which are some thousand."""
 
 MAX_BATCH = 1 << 30
 """Most characters of the rows that are taken from the other process at a time."""
@@ -83,15 +90,20 @@ def find(folder: Path, reader: PartReader) -> list[ExportedRun]:
             parts.append(each.file)
     runs: dict[tuple[str, str], ExportedRun] = {}
     for part in sorted(parts, key=_place):
-        _index(part, runs, reader)
+        for run in _index(part, runs, reader):
+            _take_part(part, run)
         if len(runs) > MAX_RUNS:
             raise too_large(folder, f"{MAX_RUNS:,} runs")
     return list(runs.values())
 
 
-def read(run: ExportedRun, files: Path | None, reader: PartReader) -> Attributes:
-    """The attributes of ``run``; ``files`` is the folder that paths of its files are relative to."""
+def read(run: ExportedRun, store: Path, given: Path | None, reader: PartReader) -> Attributes:
+    """The attributes of ``run``.
+
+    Paths of its files are relative to the folder ``given``, else to ``files`` in ``store``, where the exporter puts it.
+    """
     attributes = Attributes()
+    files = given or below(store, "files", attributes.flags)
     _flag_gaps(run, attributes.flags)
     for part in run.parts:
         for row in reader.rows(part, neptune_reader.TYPES):
@@ -100,16 +112,37 @@ def read(run: ExportedRun, files: Path | None, reader: PartReader) -> Attributes
     return attributes
 
 
-def _index(part: Path, runs: dict[tuple[str, str], ExportedRun], reader: PartReader) -> None:
+def _index(
+    part: Path, runs: dict[tuple[str, str], ExportedRun], reader: PartReader
+) -> list[ExportedRun]:
+    """The runs that have rows in ``part``."""
+    found: dict[tuple[str, str], ExportedRun] = {}
     for row in reader.rows(part, (*_KEYS, "datetime_value")):
         project, identity = row["project_id"], row["run_id"]
         if not isinstance(project, str) or not isinstance(identity, str):
             raise damaged(part, "a row without project or run")
-        run = runs.setdefault((project, identity), ExportedRun(project, identity, []))
-        if not run.parts or run.parts[-1] != part:
-            run.parts.append(part)
+        key = (project, identity)
+        if key not in found:
+            found[key] = runs.setdefault(key, ExportedRun(project, identity, []))
+            if len(found) > MAX_RUNS_OF_PART:
+                raise too_large(part, f"{MAX_RUNS_OF_PART:,} runs")
+        run = found[key]
         if row["attribute_path"] == "sys/creation_time" and row["datetime_value"] is not None:
             run.started = row["datetime_value"]
+    return list(found.values())
+
+
+def _take_part(part: Path, run: ExportedRun) -> None:
+    """Take ``part``, unless another of its number is known: the run was exported twice, or a part was copied."""
+    number = _place(part)[2]
+    for each in run.parts:
+        if _place(each)[2] == number:
+            raise SourceError(
+                f"part {number} of run {quoted(run.run)} is in {quoted(str(each), 200)} and in"
+                f" {quoted(str(part), 200)}",
+                remedy="Its points would count twice: remove one of them, or give only one export.",
+            )
+    run.parts.append(part)
 
 
 def _take(row: dict[str, Any], attributes: Attributes, files: Path | None) -> None:
@@ -146,16 +179,16 @@ def _take_file(
     stored = (row["file_value"] or {}).get("path")
     place = None
     if isinstance(stored, str) and files is not None:
-        place = plain_file(files, PurePosixPath(stored).parts)
+        place = below(files, "/".join(PurePosixPath(stored).parts), attributes.flags)
     shown = artefact_path(path)
     if kind == "file_series":
         step = row["step"]
         name = PurePosixPath(stored).name if isinstance(stored, str) else str(step)
         shown = f"{shown}/{name}"
     if place is None:
-        attributes.flags("artefacts", "artefacts_unreachable", shown)
+        attributes.flags("artefacts", "missing" if files else "artefacts_unreachable", shown)
         attributes.put(ArtefactFile(path=shown, file=None))
-    elif place.is_dir() and not place.is_symlink():
+    elif place.is_dir():
         for each in walk(place, f"{shown}/", attributes.flags):
             attributes.put(each)
     else:
@@ -170,24 +203,6 @@ def artefact_path(path: str) -> str:
         if part not in {"", ".", ".."}
     ]
     return "/".join(parts) or "file"
-
-
-def plain_file(folder: Path, parts: Iterable[str]) -> Path | None:
-    """The file or folder at ``parts`` below ``folder``, if it is there and no link leads to it.
-
-    Who made a store cannot point at files elsewhere.
-    """
-    place = folder
-    try:
-        for part in parts:
-            if part == ".." or "/" in part:
-                return None
-            place /= part
-            if place.is_symlink():
-                return None
-        return place if place.is_file() or place.is_dir() else None
-    except (OSError, ValueError):
-        return None
 
 
 def _flag_gaps(run: ExportedRun, flags: Flags) -> None:
@@ -276,8 +291,22 @@ class PartReader:
 
     def _answer(self, part: Path) -> dict[str, Any]:
         """The next rows, the end, or an error."""
-        stream = self._process.stdout if self._process is not None else None
-        line = stream.readline(MAX_BATCH) if stream is not None else ""
+        process, late = self._process, threading.Event()
+        if process is None or process.stdout is None:
+            raise damaged(part, "the decoder was ended")
+
+        def end() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(MAX_SECONDS, end)
+        timer.start()
+        try:
+            line = process.stdout.readline(MAX_BATCH)
+        finally:
+            timer.cancel()
+        if late.is_set():
+            raise damaged(part, f"the decoder took more than {MAX_SECONDS:,.0f} seconds")
         try:
             answer: dict[str, Any] = json.loads(line)
         except ValueError:
@@ -306,11 +335,3 @@ def damaged(part: Path, problem: str) -> SourceError:
         f"{quoted(str(part), 200)} cannot be read as a part of a Neptune export: {quoted(problem, 300)}",
         remedy="Use an intact copy of the export.",
     )
-
-
-def files_beside(data: Path) -> Path | None:
-    """The folder with the files of an export, as the exporter makes it: ``files`` beside ``data``."""
-    for each in (data / "files", data.parent / "files", data.parent.parent / "files"):
-        if each.is_dir():
-            return each
-    return None

@@ -16,10 +16,9 @@ from pathlib import Path
 
 from bundler.errors import SourceError, quoted
 from bundler.importers import run_folders
-from bundler.importers.experiments import Experiment, choose
-from bundler.importers.files import walk
+from bundler.importers.experiments import Experiment
 from bundler.importers.model import ArtefactFile, ImportedRun, ImportSession, Store
-from bundler.importers.run_folders import RunFolder
+from bundler.importers.run_folders import RunFolder, RunFolders
 from bundler.importers.tensorboard.events import Events, is_event_file, milliseconds
 from bundler.importers.tensorboard.framing import Tail, records
 from bundler.importers.values import Flags, flag_steps
@@ -48,7 +47,8 @@ class TensorboardImporter:
 
     def experiments(self, store: Store) -> tuple[str, ...]:
         """The one experiment: the folder's name."""
-        return (_experiment(_opened(store, Flags())[0], 0).name,)
+        _found(store, Flags())
+        return (_experiment(store, 0).name,)
 
     @contextmanager
     def open(
@@ -58,38 +58,36 @@ class TensorboardImporter:
 
         Files in a run's folder are its artefacts, and those in the folder of the same path below ``artefacts``.
         """
-        flags = Flags()
-        folder, found = _opened(store, flags)
-        chosen = choose([_experiment(folder, len(found))], experiment, folder)
-        yield _Session(chosen, found, artefacts, flags)
+        yield _Session(
+            run_folders.opened(
+                store, _found, _experiment, experiment=experiment, artefacts=artefacts
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Session:
     """The runs of one log folder, read anew each time."""
 
-    experiment: Experiment
-    found: list[RunFolder]
-    artefacts: Path | None
-    flags: Flags
+    runs: RunFolders
 
     def __len__(self) -> int:
-        return len(self.found)
+        return len(self.runs)
 
     def __iter__(self) -> Iterator[ImportedRun]:
-        for run in sorted(self.found, key=lambda each: (_started(each), each.path)):
+        for run in sorted(self.runs.found, key=lambda each: (_started(each), each.path)):
             yield self._read(run)
 
     def _read(self, run: RunFolder) -> ImportedRun:
-        flags = Flags()
-        for each in self.flags.all():
-            flags(each.field, each.flag, each.detail)
+        flags = self.runs.first_flags()
         events = Events()
         for _, file in _ordered(run):
             if file.file is not None:
                 events.add(file.file, file.path, flags)
         events.flag(flags)
-        points = tuple(sorted(events.points, key=lambda each: each[:1] + each[2:0:-1]))
+        points = tuple(
+            sorted(events.points, key=lambda each: (each.metric, each.timestamp, each.step))
+        )
         flag_steps(points, flags)
         started = _started(run) or None
         ended = _ended(events)
@@ -100,11 +98,11 @@ class _Session:
             source=Source(
                 tracker="tensorboard",
                 store="event files",
-                experiment_id=self.experiment.id,
-                experiment=self.experiment.name,
+                experiment_id=self.runs.experiment.id,
+                experiment=self.runs.experiment.name,
                 run_id=run.path,
             ),
-            name=self.experiment.name if run.path == run_folders.ROOT else run.path,
+            name=self.runs.name(run),
             status=_status(events, flags),
             deleted=False,
             started=started,
@@ -114,29 +112,21 @@ class _Session:
             parameters=events.parameters,
             tags={},
             points=points,
-            artefacts=tuple(self._files(run, flags)),
+            artefacts=tuple(self.runs.files(run, flags)),
             fidelity=flags.all(),
         )
 
-    def _files(self, run: RunFolder, flags: Flags) -> Iterator[ArtefactFile]:
-        own = {each.path for each in run.files}
-        yield from run.files
-        if self.artefacts is not None:
-            for each in walk(self.artefacts / run.path, "", flags):
-                if each.path not in own:
-                    yield each
 
-
-def _opened(store: Store, flags: Flags) -> tuple[Path, list[RunFolder]]:
+def _found(store: Store, flags: Flags) -> list[RunFolder]:
     folder = run_folders.require_folder(store, "event files", _REMEDY)
     found = run_folders.find(folder, is_event_file, _owner, flags)
     if not found:
         raise SourceError(f"{quoted(str(folder), 200)} holds no event file", remedy=_REMEDY)
-    return folder, found
+    return found
 
 
-def _experiment(folder: Path, runs: int) -> Experiment:
-    name = folder.resolve().name or "logs"
+def _experiment(store: Store, runs: int) -> Experiment:
+    name = Path(store).resolve().name or "logs"
     return Experiment(id=name, name=name, runs=runs, deleted=False)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bundler.canonical import MAX_INTEGER
+from bundler.importers import json_lines
 from bundler.importers.files import too_large
 from bundler.importers.model import MetricPoint
 from bundler.importers.protobuf import WireError
@@ -22,7 +23,6 @@ from bundler.importers.tensorboard.values import (
     FLOAT,
     arguments,
     bytes_of,
-    compact,
     double,
     json_value,
     last,
@@ -75,6 +75,7 @@ class Events:
     _timeless: Counter[str] = field(default_factory=Counter)
     _skipped: dict[str, Counter[str]] = field(default_factory=dict)
     _overwritten: set[str] = field(default_factory=set)
+    _merged: set[str] = field(default_factory=set)
     _whole: bool = False
     _file: Path | None = None
 
@@ -109,6 +110,8 @@ class Events:
             flag("metrics", "skipped", f"{kind}: {tags.total()} values of {len(tags)} tags")
         for name in self._overwritten:
             flag(f"parameters.{name}", "overwritten", "logged more than once")
+        for name in self._merged:
+            flag(f"parameters.{name}", "names_merged", "several arguments are spelled so")
         if self._whole:
             flag("parameters", "type_lost", "every number was a double; whole ones are integers")
         for step in self.restarts:
@@ -199,7 +202,8 @@ class Events:
 
     def _arguments(self, tensor: int | bytes) -> bool:
         """Take the arguments of a training that the Trainer of transformers logs as a text."""
-        found = arguments(bytes_of(tensor))
+        found, merged = arguments(bytes_of(tensor))
+        self._merged |= merged
         for name, value in found.items():
             self._set(name, value)
         return bool(found)
@@ -245,7 +249,7 @@ class Events:
     def _parameter(self, data: bytes) -> Scalar:
         value = json_value(data, 0)
         if isinstance(value, list | dict):
-            return compact(value)
+            return json_lines.compact(value)
         if isinstance(value, float) and value.is_integer() and abs(value) <= MAX_INTEGER:
             self._whole = True
             return int(value)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from typing import Any
 
-from bundler.importers import protobuf
+from bundler.importers import json_lines, protobuf
 from bundler.importers.protobuf import BYTES, FIXED64, VARINT, WireError
 from bundler.importers.values import clean, text
 from bundler.records import Scalar
@@ -22,34 +21,35 @@ _FORMS = {FLOAT: ("<f", 5), _DOUBLE: ("<d", 6)}
 """Form and field of the values of a tensor's data types; writers turn all other scalars into these."""
 
 
-def arguments(tensor: bytes) -> dict[str, Scalar]:
+def arguments(tensor: bytes) -> tuple[dict[str, Scalar], set[str]]:
     """The arguments of a training, from a tensor with the text that the Trainer of transformers makes of them.
 
-    Nested ones on one level, lists as compact JSON; nothing, if the text is no such object.
+    Nested ones on one level, lists as compact JSON; nothing, if the text is no such object. Also the names that several
+    of them come to have on one level: the first of them is kept.
     """
     content = b"".join(parts(tensor, 8)[:1])
     try:
-        value = json.loads(content.decode()) if len(content) <= MAX_ARGUMENTS else None
+        value = json_lines.parsed(content) if len(content) <= MAX_ARGUMENTS else None
     except (ValueError, RecursionError):
-        return {}
+        value = None
     if not isinstance(value, dict) or "output_dir" not in value:
-        return {}
+        return {}, set()
     found: dict[str, Scalar] = {}
-    waiting = list(value.items())
+    merged: set[str] = set()
+    waiting = list(reversed(value.items()))
     while waiting:
         name, item = waiting.pop()
         if isinstance(item, dict) and item:
-            waiting += [(f"{name}.{key}", inner) for key, inner in item.items()]
+            waiting += [(f"{name}.{key}", inner) for key, inner in reversed(item.items())]
+            continue
+        shown = clean(name) or ""
+        if shown in found:
+            merged.add(shown)
         elif isinstance(item, list | dict):
-            found[clean(name) or ""] = clean(compact(item))
+            found[shown] = clean(json_lines.compact(item))
         else:
-            found[clean(name) or ""] = clean(item) if isinstance(item, str) else item
-    return found
-
-
-def compact(value: object) -> str:
-    """A list or an object as one text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+            found[shown] = clean(item) if isinstance(item, str) else item
+    return found, merged
 
 
 def scalar(tensor: bytes) -> tuple[int, float] | None:

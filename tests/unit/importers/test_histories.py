@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bundler.errors import SourceError
 from bundler.history import write_points
 from bundler.importers import histories
-from bundler.importers.histories import is_history, read_history
+from bundler.importers.histories import read_history
 from bundler.importers.model import MetricPoint
 from tests.unit.importers.support import state, write
 
@@ -26,26 +26,6 @@ POINTS = [
     MetricPoint("a", 1, 1760000000000, math.inf),
     MetricPoint("größe, ✓", 3, 0, -0.0),
 ]
-
-
-@pytest.mark.parametrize(
-    ("path", "known"),
-    [
-        ("trainer_state.json", True),
-        ("checkpoint-4/trainer_state.json", True),
-        ("logs/events.out.tfevents.1760000000.host.1.0", True),
-        ("metrics.csv", True),
-        ("deep/metrics.csv", True),
-        ("events.out.tfevents.1.host.profile-empty", False),
-        ("my_metrics.csv", False),
-        ("trainer_state.json.bak", False),
-        ("trainer_state.json/other", False),
-        ("model.bin", False),
-        ("", False),
-    ],
-)
-def test_histories_are_known_by_their_names(path, known):
-    assert is_history(path) is known
 
 
 def test_each_kind_is_read_and_nothing_changes():

@@ -168,21 +168,60 @@ def test_files_of_every_kind_are_artefacts_and_a_lost_one_is_a_gap():
     }
     assert [path for path, file in files.items() if file is None] == ["lost"]
     assert files["model"].read_bytes() == b"weights\n"
-    assert ("artefacts", "artefacts_unreachable") in flags(run)
+    assert ("artefacts", "missing") in flags(run)
 
 
 def test_the_folder_of_the_files_can_be_given(tmp_path):
     shutil.copytree(STORE / "data", tmp_path / "data")
-    assert all(each.file is None for each in read(tmp_path)["DEMO-1"].artefacts)
+    run = read(tmp_path)["DEMO-1"]
+    assert all(each.file is None for each in run.artefacts)
+    assert ("artefacts", "artefacts_unreachable") in flags(run)
     files = {each.path: each.file for each in read(tmp_path, STORE / "files")["DEMO-1"].artefacts}
     assert files["model"] is not None
 
 
 @pytest.mark.parametrize("inside", ["", "data", "data/team_demo-daf2db54c59b6232"])
 def test_the_export_its_data_or_a_project_can_be_given(inside):
-    runs = read(STORE / inside, experiment="team/demo")
+    runs = read(STORE / inside, STORE / "files", experiment="team/demo")
     assert repr(runs) == repr(read(STORE))
     assert NeptuneImporter().experiments(STORE / inside) == ("team/demo",)
+
+
+def test_files_above_what_was_given_are_not_looked_for():
+    for inside in ("data", "data/team_demo-daf2db54c59b6232"):
+        assert all(each.file is None for each in read(STORE / inside)["DEMO-1"].artefacts)
+
+
+def test_files_that_are_a_link_out_of_the_export_are_flagged_and_not_read(tmp_path):
+    write(tmp_path / "elsewhere" / "secret", "not yours")
+    store = export(
+        tmp_path / "store", row("source_code/diff", "file", "file_value", {"path": "secret"})
+    )
+    (store / "files").symlink_to(tmp_path / "elsewhere")
+    run = the_run(store)
+    assert [(each.path, each.file) for each in run.artefacts] == [("source_code/diff", None)]
+    assert (run.code.patch, run.code.dirty) == (None, None)
+    assert ("artefacts", "symlink_skipped") in flags(run)
+
+
+@pytest.mark.parametrize("copy", ["e2/p/r_part_0.parquet", "e1/p/r (copy)_part_0.parquet"])
+def test_a_run_that_was_exported_twice_is_refused_and_both_places_are_named(tmp_path, copy):
+    point = row("loss", "float_series", "float_value", 0.5, step=Decimal(3))
+    first = export(tmp_path / "made", point) / "data" / "p" / "r_part_0.parquet"
+    for place in ("e1/p/r_part_0.parquet", copy):
+        write(tmp_path / "store" / place, first.read_bytes())
+    message = refused(tmp_path / "store", "part 0 of run 'r' is in").message
+    assert "e1/p/r_part_0.parquet" in message
+    assert copy in message
+
+
+def test_a_part_with_hundreds_of_runs_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(neptune_parquet, "MAX_RUNS_OF_PART", 2)
+    rows = [row("a", "int", value=1) | {"run_id": f"r{number}"} for number in range(3)]
+    export(tmp_path, *rows[:2])
+    assert len(read(tmp_path)) == 2
+    export(tmp_path, *rows)
+    refused(tmp_path, "more than 2 runs")
 
 
 def test_runs_come_by_time_and_reading_twice_gives_the_same():
@@ -260,7 +299,19 @@ def test_rows_that_say_nothing_are_flagged(tmp_path):
 
 @pytest.mark.parametrize(
     "stored",
-    ["../secret", "/etc/hostname", "linked", "linked/secret", "a\0b", "", "absent", "x" * 5000],
+    [
+        "../secret",
+        "/etc/hostname",
+        "linked",
+        "linked/secret",
+        "a\0b",
+        "",
+        "absent",
+        "x" * 5000,
+        ".",
+        "./.",
+        "a//b",
+    ],
 )
 def test_files_elsewhere_are_not_read(tmp_path, stored):
     write(tmp_path / "secret", "not yours")
@@ -268,10 +319,7 @@ def test_files_elsewhere_are_not_read(tmp_path, stored):
     (tmp_path / "files" / "linked").symlink_to(tmp_path)
     export(tmp_path, row("../a//./b", "file", "file_value", {"path": stored}))
     run = the_run(tmp_path)
-    if stored:
-        assert [(each.path, each.file) for each in run.artefacts] == [("a/b", None)]
-    else:
-        assert run.artefacts == ()  # the folder itself, which holds nothing but a link
+    assert [(each.path, each.file) for each in run.artefacts] == [("a/b", None)]
 
 
 def test_a_row_without_run_is_refused(tmp_path):
@@ -386,6 +434,15 @@ def test_a_decoder_that_breaks_off_is_an_error_of_the_source(tmp_path, monkeypat
     refused(STORE, "the decoder broke off or took too much memory")
 
 
+@pytest.mark.parametrize("said", ["", "print('{', end='', flush=True)"])
+def test_a_decoder_that_does_not_answer_is_an_error_of_the_source(tmp_path, monkeypatch, said):
+    code = f"import time\n{said}\ntime.sleep(600)"
+    reader = write(tmp_path / "x.py", code)
+    monkeypatch.setattr(neptune_parquet.neptune_reader, "__file__", str(reader))
+    monkeypatch.setattr(neptune_parquet, "MAX_SECONDS", 0.2)
+    refused(STORE, "the decoder took more than 0 seconds")
+
+
 @pytest.mark.slow
 def test_a_decoder_that_takes_too_much_memory_is_an_error_of_the_source(tmp_path):
     # Not a dictionary: 200 MB of text in one batch of rows, which say so honestly.
@@ -481,14 +538,14 @@ def test_a_thousand_parts_with_damaged_pages(tmp_path):
     for number, options in enumerate([{}, {"use_dictionary": False}, {"data_page_version": "2.0"}]):
         export(tmp_path / str(number), *PLAIN_ROWS, compression="none", **options)
         originals.append((tmp_path / str(number) / "data" / "p" / "r_part_0.parquet").read_bytes())
-    part = tmp_path / "r_part_0.parquet"
+    part = write(tmp_path / "store" / "r_part_0.parquet", "")
     outcomes = set()
     with neptune_parquet.PartReader() as reader:
         for _ in range(1000):
             part.write_bytes(changed_page(chance.choice(originals), chance))
             try:
-                runs = neptune_parquet.find(tmp_path, reader)
-                texts = [repr(neptune_parquet.read(run, None, reader)) for run in runs]
+                runs = neptune_parquet.find(part.parent, reader)
+                texts = [repr(neptune_parquet.read(run, part.parent, None, reader)) for run in runs]
             except SourceError as error:
                 texts = [error.message, error.remedy]
             outcomes.add(len(texts))

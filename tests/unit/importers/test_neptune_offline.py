@@ -18,6 +18,7 @@ from bundler.importers import find
 from bundler.importers.model import ImportedRun
 from bundler.importers.neptune import NeptuneImporter
 from bundler.importers.neptune import attributes as neptune_attributes
+from bundler.importers.neptune import copies as neptune_copies
 from bundler.importers.neptune import logs as neptune_logs
 from bundler.importers.neptune.attributes import whole_steps
 from bundler.importers.values import Flags
@@ -129,8 +130,17 @@ def test_facts_of_a_run():
     assert [each.status for each in read(STORE).values()] == ["finished", "failed", "finished"]
 
 
-def test_files_are_found_where_the_folder_is_now_and_flagged_as_moved():
-    run = read(STORE)[FIRST]
+@pytest.fixture
+def project(tmp_path):
+    """The folder that the runs were started in, as it was called, with their files."""
+    for name in ("model.bin", "data.csv", "train.py"):
+        write(tmp_path / "project" / name, next(STORE.rglob(name)).read_bytes())
+    return tmp_path / "project"
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_files_are_found_where_the_folder_is_now_and_flagged_as_moved(project, above):
+    run = read(STORE, project.parent if above else project)[FIRST]
     files = {each.path: each.file for each in run.artefacts}
     assert set(files) == {
         "model.bin", "more/model.bin", "notes.txt", "source_code/diff.patch", "source_code/files/train.py"
@@ -188,6 +198,62 @@ def test_logs_of_several_executions_are_one_run(tmp_path):
     log(tmp_path, operation("AssignInt", "parameters/b", value=2), name="run__00000000-aaaa/exec-2")
     log(tmp_path, operation("AssignInt", "c", value=3), name="project__00000000-bbbb__1__k")
     assert the_run(tmp_path).parameters == {"a": 1, "b": 2}
+
+
+def test_a_copied_folder_of_a_run_is_refused_and_both_are_named(tmp_path):
+    points = [floats("loss", (0.5, step, TIME + step)) for step in range(3)]
+    log(tmp_path, *points, name="run__00000000-aaaa/exec-1")
+    folder = folder_of(tmp_path, "run__00000000-aaaa")
+    # Copied while the run went on: only the beginning is the same.
+    log(tmp_path, *points[:2], floats("loss", (7, 9, TIME)), name="run__00000000-aaaa/copy")
+    message = refused(tmp_path, "has as well").message
+    assert str(folder / "exec-1") in message
+    assert str(folder / "copy") in message
+
+
+def test_operations_without_a_time_are_copies_only_if_they_log_points(tmp_path):
+    same = [
+        {"obj": operation("AssignBool", "sys/failed", value=False), "version": 1},
+        {"obj": floats("loss", (0.5, 0, TIME)), "version": 2},
+    ]
+    for count in (1, 2):
+        for name in ("exec-1", "exec-2"):
+            text = "".join(json.dumps(each) + "\n" for each in same[:count])
+            write(folder_of(tmp_path, "run__00000000-aaaa") / name / "data-1.log", text)
+        if count == 1:
+            assert the_run(tmp_path).tags == {"sys.failed": "False"}
+    refused(tmp_path, "has as well")
+
+
+def test_a_run_of_several_folders_is_bounded(tmp_path, monkeypatch):
+    for name in ("exec-1", "exec-2"):
+        each = operation("AssignInt", name, value=1)
+        log(tmp_path, each, each, name=f"run__00000000-aaaa/{name}")
+    monkeypatch.setattr(neptune_copies, "MAX_OPERATIONS", 3)
+    refused(tmp_path, "more than 3 operations of one run")
+
+
+def test_logs_that_overlap_are_refused_and_both_are_named(tmp_path):
+    log(tmp_path, floats("a", (1, 0, TIME)), floats("a", (2, 1, TIME)))
+    entry = {"obj": floats("a", (2, 1, TIME)), "version": 2, "at": TIME}
+    write(folder_of(tmp_path) / "data-2.log", json.dumps(entry))
+    message = refused(tmp_path, "operation 2 ").message
+    assert "data-1.log" in message
+    assert "data-2.log" in message
+
+
+def test_bytes_that_are_no_text_become_escapes_and_are_flagged(tmp_path):
+    log(tmp_path, operation("AssignString", "parameters/n", value="caf?"))
+    place = folder_of(tmp_path) / "data-1.log"
+    write(place, place.read_bytes().replace(b"?", b"\xe9"))
+    write(folder_of(tmp_path) / "metadata.json", b'{"os": "\xff"}')
+    run = the_run(tmp_path)
+    assert run.parameters == {"n": "caf\\xe9"}
+    assert run.environment == {"platform": "\\xff"}
+    details = {each.detail for each in run.fidelity if each.flag == "not_utf8"}
+    assert details == {
+        f"data-1.log, byte {place.read_bytes().index(0xE9)}", "metadata.json, byte 8"
+    }  # fmt: skip
 
 
 def test_a_folder_of_any_name_is_a_run(tmp_path):
@@ -401,19 +467,76 @@ def test_files_elsewhere_are_not_read(tmp_path):
         operation("UploadFileSet", "model", file_globs=[f"{store}/linked/sec*"]),
         operation("UploadFileContent", "model", ext="bin", file_content="AAAA"),
     ):
-        run = the_run(log(store, named))
+        for artefacts in (None, store):
+            run = the_run(log(store, named), artefacts)
+            assert [each.file for each in run.artefacts] == [None]
+            assert ("artefacts", "missing") in flags(run)
+
+
+@pytest.mark.parametrize("linked", ["upload_path", "upload_path/secret"])
+def test_a_link_in_the_place_of_a_copied_file_is_flagged_and_gives_nothing(tmp_path, linked):
+    secret = write(tmp_path / "elsewhere" / "secret", "not yours")
+    patch = operation("UploadFile", "source_code/diff", ext="patch", tmp_file_name="secret")
+    store = log(tmp_path / "store", patch)
+    link = folder_of(store) / linked
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(secret.parent if linked == "upload_path" else secret)
+    for place in (store, store / ".neptune", folder_of(store)):
+        run = the_run(place)
         assert [each.file for each in run.artefacts] == [None]
-        assert ("artefacts", "artefacts_unreachable") in flags(run)
+        assert (run.code.patch, run.code.dirty) == (None, None)
+        assert {("artefacts", "symlink_skipped"), ("artefacts", "missing")} <= flags(run)
+
+
+def test_a_link_on_the_way_to_a_file_is_flagged_and_not_followed(tmp_path):
+    write(tmp_path / "elsewhere" / "model.bin", "not yours")
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "out").symlink_to(tmp_path / "elsewhere")
+    store = log(tmp_path / "store", upload(file_path="/work/out/model.bin"))
+    run = the_run(store, tmp_path / "given")
+    assert [each.file for each in run.artefacts] == [None]
+    assert ("artefacts", "symlink_skipped") in flags(run)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        operation("UploadFile", "model", ext="", file_path="/x/y/key.pem"),
+        operation("UploadFile", "model", ext="", file_path="/key.pem"),
+        operation("UploadFileSet", "model", file_globs=["/work/old/key.pem"]),
+        operation("UploadFileSet", "model", file_globs=["/home/somebody/old/out/*"]),
+        operation("UploadFileSet", "model", file_globs=["/*", "*"]),
+        operation("UploadFileSet", "model", file_globs=["/work/old"]),
+    ],
+)
+def test_files_that_only_have_the_name_are_not_the_runs_files(tmp_path, named):
+    store = tmp_path / "store"
+    for place in (store, store / "old", store / ".neptune", tmp_path / "given"):
+        write(place / "key.pem", "not yours")
+    log(store, named)
+    for artefacts in (None, tmp_path / "given"):
+        run = the_run(store, artefacts)
+        assert {each.file for each in run.artefacts} == {None}
+        assert ("artefacts", "missing") in flags(run)
+
+
+def test_files_beside_the_store_are_taken_only_where_their_folder_is_given(tmp_path):
+    store = tmp_path / "project"
+    write(store / "model.bin", "weights")
+    log(store, upload(file_path=str(store / "model.bin")))
+    for place in (store, store / ".neptune", folder_of(store)):
+        assert [each.file for each in the_run(place).artefacts] == [None]
+        assert [each.file for each in the_run(place, store).artefacts] == [store / "model.bin"]
 
 
 def test_files_are_found_in_the_place_that_is_given(tmp_path):
-    write(tmp_path / "given" / "out" / "model.bin", "weights")
-    write(tmp_path / "given" / "out" / "deep" / "more.bin", "weights")
+    write(tmp_path / "work" / "out" / "model.bin", "weights")
+    write(tmp_path / "work" / "out" / "deep" / "more.bin", "weights")
     named = [
         upload(file_path="D:\\work\\out\\model.bin"),
         operation("UploadFileSet", "folder", file_globs=["/work/out", "/work/out/*.bin"]),
     ]
-    run = the_run(log(tmp_path / "store", *named), tmp_path / "given")
+    run = the_run(log(tmp_path / "store", *named), tmp_path / "work")
     assert [(each.path, each.file is not None) for each in run.artefacts] == [
         ("folder/model.bin", True),
         ("folder/out/deep/more.bin", True),
@@ -424,7 +547,8 @@ def test_files_are_found_in_the_place_that_is_given(tmp_path):
 
 def test_a_file_where_it_was_is_not_flagged_as_moved(tmp_path):
     write(tmp_path / "out" / "model.bin", "weights")
-    run = the_run(log(tmp_path, upload(file_path=str(tmp_path / "out" / "model.bin"))))
+    log(tmp_path, upload(file_path=str(tmp_path / "out" / "model.bin")))
+    run = the_run(tmp_path, tmp_path / "out")
     assert run.artefacts[0].file == tmp_path / "out" / "model.bin"
     assert ("artefacts", "moved") not in flags(run)
 

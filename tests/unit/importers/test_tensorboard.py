@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -14,11 +15,13 @@ from hypothesis import strategies as st
 
 from bundler.errors import SourceError
 from bundler.importers import find
+from bundler.importers.files import below
 from bundler.importers.model import ImportedRun
 from bundler.importers.tensorboard import TensorboardImporter
 from bundler.importers.tensorboard import events as tensorboard_events
 from bundler.importers.tensorboard import framing as tensorboard_records
 from bundler.importers.tensorboard.framing import crc32c, masked_crc32c
+from bundler.importers.values import Flags
 from tests.unit.importers.support import flags, state, write
 
 FUZZ = settings(deadline=None)
@@ -186,6 +189,47 @@ def test_files_of_a_run_are_its_artefacts_and_those_beside_it(tmp_path):
     assert files["model.bin"] == LOGS / "finished" / "model.bin"
     assert files["report.txt"] == tmp_path / "finished" / "report.txt"
     assert FINISHED.name in files
+
+
+def test_a_link_on_the_way_to_files_elsewhere_is_flagged_and_not_followed(tmp_path):
+    log(tmp_path / "store", scalar("a", 1.0), run="a/b")
+    write(tmp_path / "elsewhere" / "b" / "secret", "not yours")
+    (tmp_path / "artefacts").mkdir()
+    (tmp_path / "artefacts" / "a").symlink_to(tmp_path / "elsewhere")
+    run = read(tmp_path / "store", tmp_path / "artefacts")["a/b"]
+    assert [each.path for each in run.artefacts] == [EVENT_FILE]
+    assert ("artefacts", "symlink_skipped") in flags(run)
+
+
+@pytest.mark.parametrize(
+    "relative", ["absent", "file/inside", "..", "../x", "/x", "a\0", "\ud800", ""]
+)
+def test_nothing_lies_below_a_folder_at_a_path_that_leads_nowhere(tmp_path, relative):
+    write(tmp_path / "folder" / "file", "")
+    write(tmp_path / "x", "")
+    said = Flags()
+    assert below(tmp_path / "folder", relative, said) is None
+    assert said.all() == ()
+
+
+def test_what_lies_below_a_folder_is_a_file_or_a_folder(tmp_path):
+    write(tmp_path / "a" / "b", "")
+    os.mkfifo(tmp_path / "a" / "queue")
+    said = Flags()
+    assert below(tmp_path, ".", said) == tmp_path
+    assert below(tmp_path, "a", said) == tmp_path / "a"
+    assert below(tmp_path, "a/b", said) == tmp_path / "a" / "b"
+    assert below(tmp_path, "a/queue", said) is None
+    assert [(each.flag, each.detail) for each in said.all()] == [("special_skipped", "a/queue")]
+
+
+def test_a_folder_that_nobody_may_look_into_is_an_error_of_the_source(tmp_path, monkeypatch):
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "lstat", denied)
+    with pytest.raises(SourceError, match="cannot be read: Permission denied"):
+        below(tmp_path, "a", Flags())
 
 
 def test_runs_come_by_time_and_reading_twice_gives_the_same():
@@ -412,6 +456,8 @@ def words(*content: str) -> bytes:
         (["just words"], {}),
         (["[" * 100_000], {}),
         (['{"output_dir": 1' + "0" * 5000 + "}"], {}),
+        (['{"output_dir": "o", "lr": 1, "lr": 2}'], {}),
+        (['{"output_dir": "o", "lr": 1e999}'], {}),
         ([], {}),
     ],
 )
@@ -421,6 +467,14 @@ def test_arguments_of_a_training_are_parameters_and_other_texts_are_skipped(
     run = the_run(log(tmp_path, words(*content)))
     assert run.parameters == expected
     assert (("metrics", "skipped") in flags(run)) == (not expected)
+
+
+def test_of_two_arguments_with_one_name_the_first_is_kept_and_it_is_flagged(tmp_path):
+    text = '{"output_dir": "o", "a.b": 1, "a": {"b": 2, "c": [3]}, "a.c": 4}'
+    run = the_run(log(tmp_path, words(text)))
+    assert run.parameters == {"output_dir": "o", "a.b": 1, "a.c": "[3]"}
+    merged = {each.field for each in run.fidelity if each.flag == "names_merged"}
+    assert merged == {"parameters.a.b", "parameters.a.c"}
 
 
 def test_of_two_values_for_a_parameter_the_later_counts_and_it_is_flagged(tmp_path):

@@ -157,6 +157,16 @@ def test_files_elsewhere_are_added(tmp_path):
     assert files["config.json"] == RUNS / "finished" / "config.json"
 
 
+def test_a_link_on_the_way_to_files_elsewhere_is_flagged_and_not_followed(tmp_path):
+    saved(tmp_path / "store" / "a" / "b")
+    write(tmp_path / "elsewhere" / "b" / "secret", "not yours")
+    (tmp_path / "artefacts").mkdir()
+    (tmp_path / "artefacts" / "a").symlink_to(tmp_path / "elsewhere")
+    run = read(tmp_path / "store", tmp_path / "artefacts")["a/b"]
+    assert [each.path for each in run.artefacts] == ["trainer_state.json"]
+    assert ("artefacts", "symlink_skipped") in flags(run)
+
+
 @pytest.mark.parametrize("text", ["[]", "{", '{"transformers_version": 5}', "{}"])
 def test_a_configuration_that_does_not_tell_the_version_is_only_an_artefact(tmp_path, text):
     saved(tmp_path)
@@ -224,12 +234,15 @@ def test_rows_that_hold_no_point_are_flagged(tmp_path, entry, flag):
     assert flag in flags(run)
 
 
-def test_a_number_beyond_all_doubles_is_flagged(tmp_path):
-    saved(tmp_path)
-    write(
-        tmp_path / "trainer_state.json", '{"log_history": [{"step": 1, "a": 1' + "0" * 5000 + "}]}"
-    )
-    assert values(the_run(tmp_path)) == {("a", 1, "inf")}
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "1" + "0" * 5000])
+def test_a_number_beyond_all_doubles_is_refused(tmp_path, number):
+    write(tmp_path / "trainer_state.json", f'{{"log_history": [{{"step": 1, "a": {number}}}]}}')
+    refused(tmp_path, "is too large")
+
+
+def test_an_integer_of_many_digits_is_the_nearest_double(tmp_path):
+    saved(tmp_path, [{"step": 1, "a": 10**30}])
+    assert values(the_run(tmp_path)) == {("a", 1, "1e+30")}
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from bundler.data_hashes import kind_of
@@ -24,7 +24,8 @@ from bundler.datasets import DataDigest, DataStore, Pointer
 from bundler.errors import SourceError, quoted
 from bundler.importers.dvc import metrics as dvc_metrics
 from bundler.importers.dvc import runs as dvc_runs
-from bundler.importers.dvc.git import Commit, Objects, Repository
+from bundler.importers.dvc.git import Blob, Commit, Objects, Repository
+from bundler.importers.dvc.origins import Before, is_in
 from bundler.importers.dvc.pipeline import Pipeline, pipeline_of
 from bundler.importers.dvc.results import MAX_BLOB, Results
 from bundler.importers.dvc.runs import Found
@@ -74,7 +75,7 @@ class DvcImporter:
             place.repository.objects() as objects,
         ):
             data = DataStore(place.folder, artefacts)
-            reader = _Reader(place, objects, data, chosen, Path(folder))
+            reader = _Reader(place, objects, data, chosen, Path(folder), found)
             starts = [(reader.start(each) or 0, each.id, each) for each in found]
             starts.sort(key=lambda each: each[:2])
             yield _Session(reader, [each for _, _, each in starts])
@@ -100,7 +101,7 @@ class _Place:
     repository: Repository
 
 
-@dataclass(slots=True)
+@dataclass
 class _Reader:
     """Reads one run after the other."""
 
@@ -109,6 +110,8 @@ class _Reader:
     data: DataStore
     experiment: Experiment
     temporary: Path
+    runs: list[Found]
+    earlier: dict[str, Mapping[str, Blob]] = field(default_factory=dict)
     known: dict[tuple[str, str | None, bool], DataDigest] = field(default_factory=dict)
 
     def start(self, found: Found) -> int | None:
@@ -162,10 +165,35 @@ class _Reader:
             tree = WorkingTree(self.place.repository, self.place.folder, _NO_COMMIT)
         else:
             tree = CommitTree(self.place.repository, self.objects, found.commit)
-        results = Results(tree, pipeline_of(tree.files, tree.read, flag), self._find, flag)
+        pipeline = pipeline_of(tree.files, tree.read, flag)
+        before = self._before(found, tree)
+        results = Results(tree, pipeline, self._find, before, lambda: self._added, flag)
         if found.ran:
             results.gather()
         return results
+
+    def _before(self, found: Found, tree: Tree) -> Before:
+        """What was there before a run: HEAD for the working tree, else the parents of its commit."""
+        if not found.commit:
+            return Before(tree)
+        workspace = found.kind == "workspace"
+        parents = (found.commit,) if workspace else self.objects.commit(found.commit).parents
+        if not all(each in self.earlier for each in parents):
+            repository = self.place.repository
+            if not all(map(repository.has, parents)):
+                return Before(tree, None)
+            # Most runs start from the commit that the one before them started from: no others are kept.
+            self.earlier = {
+                each: repository.files(each) if repository.has_folder(each) else {}
+                for each in parents
+            }
+        return Before(tree, [self.earlier[each] for each in parents])
+
+    @cached_property
+    def _added(self) -> set[str]:
+        """The ``*.dvc`` files that came with the results of any run."""
+        commits = [each.commit for each in self.runs if each.kind in {"experiment", "commit"}]
+        return self.place.repository.added(commits, ":(glob)**/*.dvc")
 
     def _find(self, pointer: Pointer) -> DataDigest:
         key = (pointer.path, pointer.md5, pointer.legacy)
@@ -206,7 +234,7 @@ class _Reader:
         )
 
     def _data(self, found: Found, results: Results, flag: Flags) -> Iterator[DatasetVersion]:
-        """What stages read that is neither in git nor made by a stage; without stages, all that DVC tracks."""
+        """What stages read that is neither in git nor made by a stage; without stages, see :mod:`dvc.origins`."""
         pipeline = results.pipeline
         tracked = {each.path: each for each in pipeline.tracked()}
         for pointer in _data_pointers(found, results):
@@ -231,28 +259,25 @@ class _Reader:
 
 def _data_pointers(found: Found, results: Results) -> list[Pointer]:
     pipeline = results.pipeline
-    tracked = [each for each in pipeline.tracked() if each.path not in pipeline.models.values()]
     if found.ran and pipeline.is_locked:
         made = [each.path for each in pipeline.of_stages("out")]
         return [
             each
             for each in pipeline.of_stages("dep")
-            if not results.in_git(each.path) and not any(_is_in(each.path, out) for out in made)
+            if not results.in_git(each.path) and not any(is_in(each.path, out) for out in made)
         ]
-    if pipeline.declared:
-        wanted = pipeline.declared
-        tracked = [
+    if pipeline.has_stages:
+        models = {*pipeline.models.values()}
+        wanted = [
             each
-            for each in tracked
-            if any(_is_in(each.path, path) or _is_in(path, each.path) for path in wanted)
+            for each in pipeline.tracked()
+            if each.path not in models
+            and any(is_in(each.path, d) or is_in(d, each.path) for d in pipeline.declared)
         ]
-    elif tracked:
+        return sorted(wanted, key=lambda each: each.path)
+    if results.tracked.data:
         results.flag("data", "not_declared", "no stage says what was read: all that DVC tracks")
-    return sorted(tracked, key=lambda each: each.path)
-
-
-def _is_in(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(f"{folder}/")
+    return results.tracked.data
 
 
 def _opened(store: Store) -> _Place:

@@ -184,7 +184,8 @@ def _logged(run: _Run, flag: Flags) -> Iterator[MetricPoint]:
             raise _damaged(each.file, f"a second series of {quoted(metric)}")
         known[metric] = each.file
         try:
-            yield from dvc_metrics.series(metric, _lines(each.file), flag)
+            place = dvc_metrics.FOLDER + each.path
+            yield from dvc_metrics.series(metric, _lines(each.file), flag, place)
         except ValueError as error:
             raise _damaged(each.file, str(error)) from None
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,9 +110,31 @@ class Repository:
             raise self._refused(f"more than {MAX_ENTRIES:,} commits with results")
         return found
 
+    def added(self, commits: list[str], pattern: str) -> set[str]:
+        """Paths of the files that any of ``commits`` added, of those that git's pathspec ``pattern`` matches."""
+        # A file, since git may not take more before somebody has read what it says.
+        with tempfile.TemporaryFile() as given:
+            given.write("".join(f"{_checked(each)}\n" for each in commits).encode())
+            given.seek(0)
+            form = ("-m", "-r", "-z", "--root", "--no-commit-id", "--name-only", "--diff-filter=A")
+            found = set()
+            listed = self._lines(
+                *("diff-tree", "--stdin", *form, "--no-renames", "--relative", "--", pattern),
+                given=given,
+            )
+            for path in listed:
+                found.add(path)
+                if len(found) > MAX_ENTRIES:
+                    raise self._refused(f"more than {MAX_ENTRIES:,} pointers to data")
+        return found
+
     def has(self, commit: str) -> bool:
         """Whether the commit with this full id is there."""
         return is_id(commit) and self._maybe("cat-file", "-t", commit) == "commit"
+
+    def has_folder(self, commit: str) -> bool:
+        """Whether the folder was there in ``commit``, which is."""
+        return self._maybe("rev-parse", "--verify", "--quiet", f"{_checked(commit)}:./") is not None
 
     def files(self, commit: str) -> dict[str, Blob]:
         """The files of the folder in ``commit``, by path; links and submodules are left out."""
@@ -147,10 +170,10 @@ class Repository:
             finally:
                 git.kill()
 
-    def _lines(self, *arguments: str) -> Iterator[str]:
+    def _lines(self, *arguments: str, given: IO[bytes] | None = None) -> Iterator[str]:
         """What git writes, cut at NULs, as it comes: a small repository can list without end."""
         with subprocess.Popen(  # fixed program, no shell
-            self._command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_environment()
+            self._command(*arguments), stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_environment()
         ) as git:  # fmt: skip
             stream, rest = cast(IO[bytes], git.stdout), b""
             try:

@@ -31,6 +31,9 @@ FOLDER = "plots/metrics/"
 
 SUMMARY = "metrics.json"
 
+_NAMED = 3
+"""So many rows that are no points are named."""
+
 _STEP = "step"
 """The number of the step among DVCLive's last values: a counter, not a metric."""
 
@@ -54,26 +57,27 @@ def series_name(path: str) -> str | None:
     return clean(name) if dot and suffix in {"tsv", "csv"} and name else None
 
 
-def series(metric: str, lines: Iterable[bytes], flag: Flag) -> Iterator[MetricPoint]:
+def series(metric: str, lines: Iterable[bytes], flag: Flag, place: str) -> Iterator[MetricPoint]:
     """Points of one series in the order of logging. Raises :class:`ValueError` for what is no such file.
 
-    Rows that are no points are flagged: a last one may be cut, and a metric may be text.
+    Rows that are no points are flagged: a last one may be cut, and a metric may be text. ``place`` names the file.
     """
     rows = _rows(lines)
     header = next(rows, None)
     if header is None:
-        flag(f"metrics.{metric}", "truncated_file", "empty")
+        flag(f"metrics.{metric}", "truncated_file", f"{clean(place)}: empty")
         return
     names = header[1]
     if _STEP not in names or len(names) > 3 or set(names[:-1]) - {_STEP, "timestamp"}:
         raise ValueError("the first row is not [timestamp] step NAME")
-    odd = cut = untimed = time = 0
-    for _, row, ended in rows:
+    cut = untimed = time = 0
+    odd: list[int] = []
+    for row_number, row, ended in rows:
         point = _point(metric, row) if ended or len(row) >= len(names) else None
         if not ended:
-            cut += 1
+            cut = row_number
         elif point is None:
-            odd += 1
+            odd.append(row_number)
         if point is not None:
             # A row without a time takes that of the one before it, so that the order of logging is kept.
             untimed += not point.timestamp
@@ -81,9 +85,15 @@ def series(metric: str, lines: Iterable[bytes], flag: Flag) -> Iterator[MetricPo
             yield point._replace(timestamp=time)
     flag_counts("time_unknown", {metric: untimed} if untimed else {}, flag)
     if cut:
-        flag(f"metrics.{metric}", "truncated_file", "the last row may be cut")
+        flag(
+            f"metrics.{metric}",
+            "truncated_file",
+            f"{clean(place)}: row {cut}, the last, may be cut",
+        )
     if odd:
-        flag(f"metrics.{metric}", "not_a_number", f"{odd} rows")
+        first = ", ".join(map(str, odd[:_NAMED])) + (" ..." if len(odd) > _NAMED else "")
+        words = "row" if len(odd) == 1 else f"{len(odd)} rows:"
+        flag(f"metrics.{metric}", "not_a_number", f"{clean(place)}: {words} {first}")
 
 
 def lines_of(stream: BinaryIO) -> Iterator[bytes]:

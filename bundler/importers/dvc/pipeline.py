@@ -27,7 +27,7 @@ class Pipeline:
     """The pipelines of one commit. Paths are relative to the root of the DVC repository.
 
     ``locked``: file of parameters → name → value, as stages ran with them. ``declared``: dependencies of all stages.
-    ``unlocked``: stages of ``dvc.yaml`` that never ran.
+    ``unlocked``: stages of ``dvc.yaml`` that never ran. ``artifacts``: what it lists so, but data sets.
     """
 
     commands: dict[str, str] = field(default_factory=dict)
@@ -36,10 +36,16 @@ class Pipeline:
     parameters: set[str] = field(default_factory=set)
     uncached: set[str] = field(default_factory=set)
     models: dict[str, str] = field(default_factory=dict)
+    artifacts: set[str] = field(default_factory=set)
     locked: dict[str, dict[str, Any]] = field(default_factory=dict)
     pointers: list[Pointer] = field(default_factory=list)
     unlocked: set[str] = field(default_factory=set)
     is_locked: bool = False
+
+    @property
+    def has_stages(self) -> bool:
+        """Whether there are any, run or not."""
+        return self.is_locked or bool(self.unlocked)
 
     def of_stages(self, role: str) -> list[Pointer]:
         """Pointers of ``dvc.lock``, each path once: what several stages read is the same."""
@@ -84,6 +90,8 @@ def _declare(found: Pipeline, value: Mapping[str, Any], folder: str, flag: Flag)
     found.parameters |= _paths(value.get("params"), folder, flag)
     for name, item in mapping(value.get("artifacts")).items():
         for path in _paths([mapping(item).get("path")], folder, flag):
+            if mapping(item).get("type") != "dataset":
+                found.artifacts.add(path)
             if mapping(item).get("type") in {None, "model"}:
                 found.models[clean(name) or ""] = path
     for name, stage in mapping(value.get("stages")).items():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import posixpath
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +17,7 @@ from bundler.data_hashes import digest_stream, folder_md5
 from bundler.datasets import DataDigest, Pointer
 from bundler.importers.dvc import metrics as dvc_metrics
 from bundler.importers.dvc.metrics import Value
+from bundler.importers.dvc.origins import Before, LiveFolders, Tracked, live_folders, tracked
 from bundler.importers.dvc.pipeline import DEFAULT_PARAMETERS, Pipeline
 from bundler.importers.dvc.trees import Tree
 from bundler.importers.dvc.values import MAX_FILE, parsed, scalar
@@ -36,12 +38,14 @@ class Results:
     """Files of one run, from its ``tree`` and, by ``find``, from DVC's cache.
 
     ``consistent`` becomes false where ``dvc.lock`` does not fit what the commit holds: something was changed after the
-    pipeline ran, or the pipeline did not run to its end.
+    pipeline ran, or the pipeline did not run to its end. ``added``: ``*.dvc`` files that came with any run's results.
     """
 
     tree: Tree
     pipeline: Pipeline
     find: Callable[[Pointer], DataDigest]
+    before: Before
+    added: Callable[[], set[str]]
     flag: Flag
     consistent: bool = True
     outs: dict[str, DataDigest] = field(default_factory=dict)
@@ -146,8 +150,30 @@ class Results:
         return dvc_metrics.span(points)[0]
 
     @cached_property
+    def live(self) -> LiveFolders:
+        """The folders of DVCLive."""
+        folders = {source for source, _, _ in self._all_series}
+        for path in self.pipeline.metrics & {*self.tree.files, *self.cached}:
+            if posixpath.basename(path) == dvc_metrics.SUMMARY:
+                folders.add(posixpath.dirname(path) or ".")
+        return live_folders(folders, self.before, self.pipeline, self.flag)
+
+    @cached_property
+    def tracked(self) -> Tracked:
+        """What the ``*.dvc`` files are to the run."""
+        return tracked(self.pipeline, self.before, self.live, self.added, self.flag)
+
+    def _of_run(self, paths: Iterable[str]) -> list[str]:
+        """``paths`` without those in a folder of DVCLive that an earlier run wrote, sorted."""
+        return sorted(path for path in paths if not self.live.is_left(path))
+
+    @cached_property
     def _series(self) -> list[tuple[str, str, str]]:
-        """Folder of DVCLive, metric and path of each series."""
+        """Folder of DVCLive, metric and path of each series of the run."""
+        return [each for each in self._all_series if each[0] in self.live.own]
+
+    @cached_property
+    def _all_series(self) -> list[tuple[str, str, str]]:
         found = []
         for path in sorted({*self.tree.files, *self.cached}):
             parts = _SERIES.fullmatch(path)
@@ -159,7 +185,8 @@ class Results:
     def _points(self, path: str, metric: str) -> Iterator[MetricPoint]:
         try:
             with self.opened(path) as stream:
-                yield from dvc_metrics.series(metric, dvc_metrics.lines_of(stream), self.flag)
+                lines = dvc_metrics.lines_of(stream)
+                yield from dvc_metrics.series(metric, lines, self.flag, path)
         except ValueError as error:
             self._unreadable("metrics", path, error)
 
@@ -168,7 +195,7 @@ class Results:
         live = {source for source, _, _ in self._series}
         summaries = {_joined(source, dvc_metrics.SUMMARY): source for source in live}
         found = []
-        for declared in sorted({*self.pipeline.metrics, *summaries}):
+        for declared in self._of_run({*self.pipeline.metrics, *summaries}):
             paths = self._files(declared)
             if not paths:
                 self.flag("metrics", "missing", clean(declared) or "")
@@ -189,7 +216,7 @@ class Results:
         """All parameters. If it ``ran``, values that ``dvc.lock`` says a stage ran with stand before the file's."""
         files: dict[str, dict[str, Scalar]] = {}
         live = {_joined(source, DEFAULT_PARAMETERS) for source, _, _ in self._series}
-        for path in sorted({DEFAULT_PARAMETERS, *live, *self.pipeline.parameters}):
+        for path in self._of_run({DEFAULT_PARAMETERS, *live, *self.pipeline.parameters}):
             values = self._parameters_in(path)
             if ran:
                 self._as_locked(path, values)
@@ -239,10 +266,10 @@ class Results:
         told |= {
             _joined(source, name) for source, _, _ in self._series for name in sorted(_REPORTS)
         }
-        models = {*self.pipeline.models.values()}
-        for pointer in self.pipeline.tracked():
-            if pointer.path in models:
-                self.outs.setdefault(pointer.path, self.find(pointer))
+        models = self._of_run({*self.pipeline.models.values()})
+        for pointer in self.tracked.outputs:
+            if pointer.path not in self.outs:
+                self.outs[pointer.path] = self.find(pointer)
         for path, found in sorted(self.outs.items()):
             yield from self._outs(path, found, told)
         own = [each.path for each in self.pipeline.of_stages("out") if each.path not in self.outs]

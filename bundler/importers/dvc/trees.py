@@ -12,6 +12,9 @@ from bundler.datasets import below
 from bundler.importers.dvc.git import Blob, Objects, Repository, blob_id
 from bundler.importers.files import unreadable
 
+_MAX_COMPARED = 256 << 20
+"""Most bytes of a file of the working tree that is compared with a commit's."""
+
 
 class Tree(Protocol):
     """Files by path, relative to the root of the DVC repository; each has the id that git gives to its bytes."""
@@ -22,6 +25,9 @@ class Tree(Protocol):
 
     def read(self, path: str, limit: int) -> bytes:
         """The bytes of a file. Raises :class:`ValueError` for more than ``limit``."""
+
+    def id_of(self, path: str) -> str:
+        """The id that git gives to the file's bytes; empty for a file that is too large to be looked at."""
 
 
 class CommitTree:
@@ -34,6 +40,10 @@ class CommitTree:
     def read(self, path: str, limit: int) -> bytes:
         """See :class:`Tree`."""
         return self._objects.blob(self.files[path], limit)
+
+    def id_of(self, path: str) -> str:
+        """See :class:`Tree`."""
+        return self.files[path].id
 
 
 class WorkingTree:
@@ -66,3 +76,10 @@ class WorkingTree:
         """The file as git would keep it."""
         data = self.read(path, limit)
         return Blob(blob_id(data, self._like), len(data))
+
+    def id_of(self, path: str) -> str:
+        """See :class:`Tree`."""
+        try:
+            return self.blob(path, _MAX_COMPARED).id
+        except ValueError:
+            return ""

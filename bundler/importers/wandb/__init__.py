@@ -10,6 +10,7 @@ A run without a record of its end was killed or still runs: its status is unknow
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from bundler.importers.experiments import Experiment, choose, ordered
 from bundler.importers.files import unreadable
 from bundler.importers.model import ImportedRun, ImportSession, Store
 from bundler.importers.values import clean
+from bundler.importers.wandb import staging
 from bundler.importers.wandb.merge import Part, merged
 from bundler.importers.wandb.online import OnlineProject
 from bundler.importers.wandb.run import Identity, identity
@@ -37,6 +39,10 @@ class WandbImporter:
     """Reads a record log (``*.wandb``), the folder of a run, the folder ``wandb``, or ``wandb://ENTITY/PROJECT``."""
 
     name = "wandb"
+
+    def __init__(self, *, search_home: bool = False) -> None:
+        """``search_home``: look for artefacts in W&B's data folder of this user too, as only their own runs allow."""
+        self._search_home = search_home
 
     def detect(self, folder: Path) -> tuple[Path, ...]:
         """The folder ``wandb`` in ``folder``, or ``folder`` itself, if there are runs in it."""
@@ -59,15 +65,15 @@ class WandbImporter:
     ) -> Iterator[ImportSession]:
         """Open a project read-only; see :class:`bundler.importers.model.Importer`.
 
-        ``artefacts`` may be a copy of W&B's staging folder or a folder with the files of artefacts: what is found
-        there counts if it has the MD5 that the manifest names.
+        ``artefacts`` may be W&B's staging folder or a folder with the files of artefacts: what is found there, or
+        beside the store (:mod:`bundler.importers.wandb.staging`), counts if it has the MD5 that the manifest names.
         """
         if isinstance(store, str):
             with _online(store).opened(experiment) as session:
                 yield session
             return
         runs = _Runs(store)
-        places = (artefacts,) if artefacts is not None else ()
+        places = staging.places(store, artefacts, os.environ if self._search_home else None)
         yield _Session(runs, choose(runs.experiments(), experiment, store), places)
 
 
@@ -77,7 +83,7 @@ class _Session:
 
     runs: _Runs
     experiment: Experiment
-    places: tuple[Path, ...]
+    places: staging.Places
 
     def __len__(self) -> int:
         return self.experiment.runs

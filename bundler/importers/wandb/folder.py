@@ -87,7 +87,7 @@ def _hardware(said: Mapping[str, Any]) -> dict[str, Scalar]:
         found["cpu.model"] = clean(cpu["model"])
     total = _bytes(memory.get("total")) if isinstance(memory, dict) else None
     if total:
-        found["memory.bytes"] = total
+        found["memory_bytes"] = total
     devices = said.get("gpu_nvidia") or said.get("gpu_devices") or said.get("gpu_amd")
     if not isinstance(devices, list):
         devices = [{"name": said["gpu"]}] if isinstance(said.get("gpu"), str) else []

@@ -17,6 +17,7 @@ from bundler.importers.values import Flags, clean
 from bundler.importers.wandb import artefacts as wandb_artefacts
 from bundler.importers.wandb import folder as wandb_folder
 from bundler.importers.wandb.run import Recorded, parameters, recorded
+from bundler.importers.wandb.staging import Places
 from bundler.importers.wandb.summary import with_summary
 from bundler.records import CodeVersion, MetricPoint, Scalar, Source, Status
 
@@ -38,7 +39,7 @@ class Part:
 class _Merge:
     """Reads the parts of one run."""
 
-    def __init__(self, parts: Sequence[Part], places: Sequence[Path]) -> None:
+    def __init__(self, parts: Sequence[Part], places: Places) -> None:
         self._parts = parts
         self._places = places
         self._flag = Flags()
@@ -50,7 +51,9 @@ class _Merge:
             return None
         said = recorded(part.log)
         if said.truncated is not None or not said.run:
-            place = "" if said.truncated is None else f" at byte {said.truncated:,}"
+            place = " before its first record of the run"
+            if said.truncated is not None:
+                place = f" at byte {said.truncated:,}"
             self._flag("run", "truncated_file", f"{clean(part.log.name)}: cut off{place}")
         return said
 
@@ -68,8 +71,13 @@ class _Merge:
         logged = [artefact for each in said for artefact in each.artefacts]
         used = list(dict.fromkeys(pair for each in said for pair in each.used))
         started = next((each.run["started"] for each in said if each.run.get("started")), None)
-        places = [*self._places, *(each.folder / "files" for each in self._parts if each.folder)]
+        places = [
+            *self._places.folders,
+            *(each.folder / "files" for each in self._parts if each.folder),
+        ]
         own = list(wandb_artefacts.files(logged, places, self._flag))
+        if any(each.file is None for each in own):
+            self._flag("artefacts", "not_staged_here", self._places.advice)
         found = {each.path: each.file for each in own if each.file is not None}
         return ImportedRun(
             source=source,
@@ -177,7 +185,7 @@ class _Merge:
         )
 
 
-def merged(parts: Sequence[Part], places: Sequence[Path], source: Source) -> ImportedRun:
+def merged(parts: Sequence[Part], places: Places, source: Source) -> ImportedRun:
     """The run that ``parts`` are, in order of their start; ``places`` may hold the files of its artefacts."""
     return _Merge(parts, places).run(source)
 

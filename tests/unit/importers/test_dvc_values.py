@@ -166,7 +166,7 @@ def test_half_characters_become_escapes():
 
 def points(text: str | bytes, flag: Flags | None = None):
     data = text if isinstance(text, bytes) else text.encode()
-    return list(series("m", lines_of(io.BytesIO(data)), flag or Flags()))
+    return list(series("m", lines_of(io.BytesIO(data)), flag or Flags(), "m.tsv"))
 
 
 def flagged(text: str | bytes) -> set[tuple[str, str]]:
@@ -187,21 +187,26 @@ def test_rows_with_and_without_a_time_stand_under_one_header():
 @pytest.mark.parametrize(
     ("row", "flag"),
     [
-        ("0\tword\n", ("not_a_number", "1 rows")),
-        ("x\t1\n", ("not_a_number", "1 rows")),
-        ("0.5\t1\n", ("not_a_number", "1 rows")),
-        ("1\t2\t3\t4\n", ("not_a_number", "1 rows")),
-        ("9007199254740993\t1\n", ("not_a_number", "1 rows")),
-        ("-9007199254740993\t1\t1\n", ("not_a_number", "1 rows")),
-        ("1\n", ("not_a_number", "1 rows")),
-        (f"{'9' * 5000}\t1\n", ("not_a_number", "1 rows")),
-        ("\xff\t1\n", ("not_a_number", "1 rows")),
-        ("0\t1", ("truncated_file", "the last row may be cut")),
-        ("0", ("truncated_file", "the last row may be cut")),
+        ("0\tword\n", ("not_a_number", "m.tsv: row 2")),
+        ("x\t1\n", ("not_a_number", "m.tsv: row 2")),
+        ("0.5\t1\n", ("not_a_number", "m.tsv: row 2")),
+        ("1\t2\t3\t4\n", ("not_a_number", "m.tsv: row 2")),
+        ("9007199254740993\t1\n", ("not_a_number", "m.tsv: row 2")),
+        ("-9007199254740993\t1\t1\n", ("not_a_number", "m.tsv: row 2")),
+        ("1\n", ("not_a_number", "m.tsv: row 2")),
+        (f"{'9' * 5000}\t1\n", ("not_a_number", "m.tsv: row 2")),
+        ("\xff\t1\n", ("not_a_number", "m.tsv: row 2")),
+        ("0\t1", ("truncated_file", "m.tsv: row 2, the last, may be cut")),
+        ("0", ("truncated_file", "m.tsv: row 2, the last, may be cut")),
     ],
 )
 def test_rows_that_are_no_points_are_flagged(row, flag):
     assert flag in flagged(("step\tm\n" + row).encode("latin-1"))
+
+
+def test_of_many_rows_that_are_no_points_the_first_are_named():
+    rows = "step\tm\n" + "".join(f"{step}\t{'x' if step % 2 else 1}\n" for step in range(12))
+    assert ("not_a_number", "m.tsv: 6 rows: 3, 5, 7 ...") in flagged(rows)
 
 
 def test_a_last_row_without_its_end_counts_where_it_is_whole():
@@ -212,7 +217,7 @@ def test_a_last_row_without_its_end_counts_where_it_is_whole():
 
 def test_empty_lines_quotes_and_carriage_returns_are_read():
     assert [p.value for p in points('step\t"a\tb"\r\n\r\n0\t"1.5"\r\n')] == [1.5]
-    assert flagged("") == {("truncated_file", "empty")}
+    assert flagged("") == {("truncated_file", "m.tsv: empty")}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from bundler.errors import SourceError
 from bundler.importers.wandb import WandbImporter
 from bundler.importers.wandb.datastore import RecordLog
+from bundler.importers.wandb.staging import Places
 from tests.unit.importers.support import state
 from tests.unit.importers.wandb_records import (
     EXPECTED,
@@ -167,6 +168,7 @@ def test_what_wandb_did_to_values_is_flagged(version):
     model = hashlib.md5(bytes(range(16))).hexdigest()
     assert flags(run) == {
         ("artefacts", "md5_only"): f"artifacts/model/model.bin: md5 {model}",
+        ("artefacts", "not_staged_here"): Places().advice,
         ("metrics.big", "type_lost"): "1 points",
         ("metrics.flag", "not_a_number"): "1 points",
         ("metrics.list", "not_a_number"): "1 points",
@@ -290,7 +292,9 @@ def test_a_killed_run_is_kept_with_what_was_flushed():
 def test_a_run_that_was_killed_before_anything_was_flushed_is_still_a_run():
     run = fixture("lost-031")
     assert (run.name, run.status, run.started, run.points) == (None, "unknown", None, ())
-    assert flags(run)["run", "truncated_file"] == "run-lost-031.wandb: cut off"
+    assert flags(run)["run", "truncated_file"] == (
+        "run-lost-031.wandb: cut off before its first record of the run"
+    )
     assert [each.path for each in run.artefacts] == ["requirements.txt"]
 
 

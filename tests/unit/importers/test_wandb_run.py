@@ -459,7 +459,7 @@ def test_hardware_of_017_and_019_has_the_same_names(tmp_path):
            "memory": {"total": 1.5}, "python": "3.9.1", "git": {"remote": "r", "commit": "c"}, "cuda": "12"}  # fmt: skip
     found = with_metadata(tmp_path / "a", old)
     assert found.environment == {
-        "gpu.count": 2, "gpu.0.model": "A100", "gpu.0.memory_bytes": 85899345920, "memory.bytes": 3 << 29,
+        "gpu.count": 2, "gpu.0.model": "A100", "gpu.0.memory_bytes": 85899345920, "memory_bytes": 3 << 29,
         "python": "3.9.1", "cuda": "12",
     }  # fmt: skip
     assert (found.code.repository, found.code.commit) == ("r", "c")
@@ -467,7 +467,7 @@ def test_hardware_of_017_and_019_has_the_same_names(tmp_path):
            "python": "CPython 3.9.1", "cudaVersion": "12", "cpu": {"model": "M"}, "docker": "", "program": "t.py"}  # fmt: skip
     found = with_metadata(tmp_path / "b", new)
     assert found.environment == {
-        "gpu.0.model": "A100", "gpu.0.memory_bytes": 85899345920, "memory.bytes": 99, "cpu.model": "M",
+        "gpu.0.model": "A100", "gpu.0.memory_bytes": 85899345920, "memory_bytes": 99, "cpu.model": "M",
         "python": "3.9.1", "python.implementation": "CPython", "cuda": "12", "program": "t.py",
     }  # fmt: skip
     assert found.code.entry_point == "t.py"
@@ -502,7 +502,7 @@ def test_environment_records_add_up(tmp_path):
     assert found.environment == {
         "platform": "Linux", "python": "3.12.1", "python.implementation": "CPython", "arguments": '["--fast"]',
         "host": "h", "user": "u", "cpu.count": 8, "cpu.logical": 16, "gpu.count": 1, "cuda": "12.4",
-        "gpu.0.model": "H100", "gpu.0.memory_bytes": 80 << 30, "memory.bytes": 64 << 30, "cpu.model": "EPYC",
+        "gpu.0.model": "H100", "gpu.0.memory_bytes": 80 << 30, "memory_bytes": 64 << 30, "cpu.model": "EPYC",
     }  # fmt: skip
     assert found.code.commit == "abc"
 

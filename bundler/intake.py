@@ -15,6 +15,7 @@ from bundler.facts import MAX_ENVIRONMENT_BYTES, record_of, renamed, with_histor
 from bundler.history import write_points
 from bundler.importers.experiment_log import ExperimentLogImporter
 from bundler.importers.model import ArtefactFile, ImportedRun, Importer
+from bundler.importers.wandb import WandbImporter
 from bundler.manifest import ResourceDescriptor
 from bundler.progress import Progress
 from bundler.records import (
@@ -173,6 +174,9 @@ def _shown(source: SourceConfig) -> str:
 def importer_of(source: SourceConfig) -> Importer:
     """The importer that reads ``source``. Raises :class:`UsageError`."""
     importer = importers.find(source.tracker)
+    if isinstance(importer, WandbImporter):
+        # The provider's own home, where W&B keeps the bytes of artefacts until it uploads them.
+        return WandbImporter(search_home=True)
     if source.columns is None:
         return importer
     if not isinstance(importer, ExperimentLogImporter):

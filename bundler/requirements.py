@@ -189,6 +189,14 @@ def run_requirements(facts: FactMap) -> tuple[RunRequirement, ...]:
             why=lambda run: _absence(run, facts.model or ""),
         ),
         RunRequirement(
+            code="source-damaged",
+            level="recommended",
+            point="Annex IV 2(g)",
+            message="the source is damaged, and a part of the run could not be read",
+            remedy="Import an intact copy; the record of each run names file and place under fidelity.",
+            shown=lambda run: not any(_is_damage(flag) for flag in run.fidelity),
+        ),
+        RunRequirement(
             code="artefact-missing",
             level="recommended",
             point="Annex IV 2(g)",
@@ -391,6 +399,14 @@ def _by_hand(records: Sequence[RunRecord]) -> Counter[str]:
     manual = (run.started_at for run in records if run.source.tracker == "experiment-log")
     times = filter(None, map(moment, manual))
     return Counter(f"{time.year}-Q{(time.month + 2) // 3}" for time in times)
+
+
+def _is_damage(flag: FidelityFlag) -> bool:
+    """Whether ``flag`` says that the import could not read all that there was, not what the tracker did before."""
+    if flag.flag in {"truncated_file", "id_mismatch", "digest_mismatch", "hash_mismatch"}:
+        return True
+    whole = flag.field in {"run", "environment", "data", "metrics", "parameters"}
+    return whole and flag.flag in {"truncated", "unreadable", "beginning_missing"}
 
 
 def _skipped(run: RunRecord) -> Iterator[FidelityFlag]:

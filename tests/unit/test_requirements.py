@@ -122,6 +122,12 @@ PROVOCATIONS = {
     "code-included": code_without_files,
     "lock": empty_lock,
     "lock-hashed": lambda provider: None,
+    "source-damaged": lambda provider: provider.edit(
+        "run-a",
+        lambda run: replace(
+            run, fidelity=(FidelityFlag(field="run", flag="truncated_file", detail="x: byte 7"),)
+        ),
+    ),
     "image-unresolved": lambda provider: provider.config.update(images=[{"reference": "repo:1"}]),
     "run-code-version": editing(code=CodeVersion(dirty=False)),
     "run-code-clean": editing(tags={"data.sha256": "0" * 64}),

@@ -6,11 +6,12 @@ out is treated as hostile: regular files only, bounded, parsed by the built-in i
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -28,6 +29,7 @@ from bundler.records import MetricPoint, RunRecord, Scalar, artefact_location
 from bundler.redaction import redact
 from bundler.report import Finding, Knob, MetricComparison, Rerun, TensorComparison
 from bundler.reproduction import compare_metrics, differing_knobs, is_bitwise, judge, same_training
+from bundler.sandbox import diagnosis
 from bundler.spec import TrainingSpec
 from bundler.tensors import compare as compare_tensors
 
@@ -36,6 +38,7 @@ TOO_FAST = 0.1
 
 BUNDLE = "/bundle"
 OUT = "/out"
+WORKSPACE = "code"
 CONDITIONS = (
     "machine and software of the verifier; whether these are others than the provider's (reproducibility"
     " conditions, ISO 5725-1) is for the verifier to say"
@@ -88,7 +91,7 @@ def rerun_training(
     box = sandbox.find(options.confinement, trusted=options.trusted)
     knobs = _software(evidence, spec, options.python)
     with _workplace(options.keep) as place:
-        _stage(evidence, spec, place / "bundle")
+        _stage(evidence, spec, place)
         job = _job(spec, options, place)
         with progress.step("Testing the sandbox", None):
             isolation = box.isolation(options.limits)
@@ -98,7 +101,7 @@ def rerun_training(
             spec=spec, declared=declared, isolation=isolation, outcome=outcome, software=knobs
         )
         if outcome.ended != "exited" or outcome.exit_code != 0:
-            return _failed(execution, _tail(job.log))
+            return _failed(execution, job.log, options.python)
         return _compare(evidence, execution, place / "out", options.limits)
 
 
@@ -162,7 +165,7 @@ def _software(evidence: Evidence, spec: TrainingSpec, python: Path) -> tuple[Kno
 def _workplace(keep: Path | None) -> Iterator[Path]:
     """An empty folder; removed afterwards unless it is to be kept."""
     if keep is not None:
-        keep.mkdir(parents=True, exist_ok=False)
+        keep.mkdir(parents=True, mode=0o700)  # what foreign code leaves may have a set-uid bit
         yield keep.resolve()
         return
     # Resolved, because what the training leaves is held against it, and TMPDIR may be a link.
@@ -173,17 +176,31 @@ def _workplace(keep: Path | None) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _stage(evidence: Evidence, spec: TrainingSpec, target: Path) -> None:
-    """Copy code and inputs, each read held against its digest: what runs is what was verified."""
-    for name in [*evidence.files.below(spec.code), *(item.path for item in spec.inputs)]:
-        file = target / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("wb") as copy:
-            evidence.files.copy(name, copy)
+def _stage(evidence: Evidence, spec: TrainingSpec, place: Path) -> None:
+    """Copy code and inputs, each read held against its digest: what runs is what was verified.
+
+    ``bundle`` is to be read only. The training works in ``code``, a copy that it may write to, as
+    many do beside their script; it is thrown away, and what it holds then is not looked at.
+    """
+    code = evidence.files.below(spec.code)
+    if not code:  # and so no path of the specification is believed that no manifest has
+        raise MalformedError("training-unrunnable", f"there are no files below {spec.code!a}")
+    bundle, workspace = place / "bundle", place / WORKSPACE
+    for name in dict.fromkeys([*code, *(item.path for item in spec.inputs)]):
+        _copy(evidence, name, bundle / name)
+    for name in code:
+        _copy(evidence, name, workspace / PurePosixPath(name).relative_to(spec.code))
     # The job may run under another user, whatever umask this one has.
-    for path in target.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    target.chmod(0o755)
+    for folder in (bundle, workspace):
+        for path in folder.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        folder.chmod(0o755)
+
+
+def _copy(evidence: Evidence, name: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as copy:
+        evidence.files.copy(name, copy)
 
 
 def _job(spec: TrainingSpec, options: RerunOptions, place: Path) -> sandbox.Job:
@@ -195,6 +212,7 @@ def _job(spec: TrainingSpec, options: RerunOptions, place: Path) -> sandbox.Job:
         working_directory=PurePosixPath(values["code"]),
         mounts=(sandbox.Mount(source=place / "bundle", target=PurePosixPath(BUNDLE)),),
         output=out,
+        workspace=place / WORKSPACE,
         environment={name: expand(value, values) for name, value in spec.environment.items()},
         limits=options.limits,
         log=place / "log.txt",
@@ -202,16 +220,20 @@ def _job(spec: TrainingSpec, options: RerunOptions, place: Path) -> sandbox.Job:
     )
 
 
-def _failed(execution: _Execution, tail: str) -> RerunOutcome:
-    outcome = execution.outcome
+def _failed(execution: _Execution, log: Path, python: Path) -> RerunOutcome:
+    outcome, lines = execution.outcome, diagnosis.last_lines(log)
+    tail = lines[-1] if lines else ""
     how = f"exit code {outcome.exit_code}" if outcome.ended == "exited" else outcome.ended
     words = f"the training did not finish: {how}; {outcome.detail or tail or 'it printed nothing'}"
     finding = _warning(
         "rerun-failed",
         execution.declared.id,
         words,
-        "Run again with --keep DIR and read log.txt there. A failure is no evidence against the provider.",
-    )
+        " ".join([
+            *diagnosis.why_training_fails(lines, python),
+            "Run again with --keep DIR and read log.txt there. A failure is no evidence against the provider.",
+        ]),
+    )  # fmt: skip
     return RerunOutcome(rerun=execution.report("failed"), findings=(finding,))
 
 
@@ -219,8 +241,9 @@ def _compare(
     evidence: Evidence, execution: _Execution, out: Path, limits: sandbox.Limits
 ) -> RerunOutcome:
     spec, declared = execution.spec, execution.declared
+    links: tuple[Finding, ...] = ()
     try:
-        sandbox.collect(out, limits=limits)
+        links = tuple(_links_removed(declared.id, sandbox.collect(out, limits=limits).links))
         imported = _read_back(spec, out)
         record = record_of(
             imported,
@@ -235,18 +258,27 @@ def _compare(
         tensors = tuple(_tensors(evidence, execution, imported))
     except (HostileOutputError, SourceError, UsageError, MalformedError) as error:
         finding = _warning(
-            "rerun-output", declared.id, f"its output cannot be read: {error.message}"
+            "rerun-output",
+            declared.id,
+            f"its output cannot be read: {error.message}",
+            diagnosis.why_nothing_was_left(out.parent / WORKSPACE, spec.outputs.location),
         )
-        return RerunOutcome(rerun=execution.report("failed"), findings=(finding,))
+        return RerunOutcome(rerun=execution.report("failed"), findings=(*links, finding))
     known = {metric.name: metric.role for metric in (*declared.metrics, *rerun.metrics)}
     metrics = compare_metrics(_declared_points(evidence, declared), imported.points, known)
     knobs = differing_knobs(declared.environment, rerun.environment)
     bitwise = is_bitwise(metrics, tensors)
     findings = (
+        *links,
         *same_training(declared, rerun),
         *given_results(evidence),
         *_too_fast(execution),
-        *judge(declared.id, metrics, tensors, (*execution.software, *knobs), _decisive(evidence)),
+        *(
+            _with_settings(finding, knobs)
+            for finding in judge(
+                declared.id, metrics, tensors, (*execution.software, *knobs), _decisive(evidence)
+            )
+        ),
     )
     report = execution.report(
         "bitwise" if bitwise else "not bitwise",
@@ -256,6 +288,38 @@ def _compare(
         knobs=knobs,
     )
     return RerunOutcome(rerun=report, findings=findings)
+
+
+def _links_removed(run: str, count: int) -> Iterator[Finding]:
+    if count:
+        yield Finding(
+            code="rerun-links-removed",
+            severity="note",
+            subject=run,
+            message=f"symbolic links in the output: {count}; they were removed and not followed, so what only a"
+            " link led to counts as missing",
+        )
+
+
+_SETTING = re.compile(r"(?:determinism|threads)\.([A-Z][A-Z0-9_]*)")
+"""How `bundler capture` names an environment variable; its other facts are lower case."""
+
+
+def _with_settings(finding: Finding, knobs: tuple[Knob, ...]) -> Finding:
+    """Where the environment variables of training differed, say what can set them."""
+    named = [
+        (match[1], knob.declared) for knob in knobs if (match := _SETTING.fullmatch(knob.name))
+    ]
+    if finding.code != "rerun-not-bitwise" or not named:
+        return finding
+    wanted = ", ".join(
+        f"{name} ({'not set' if value is None else ascii(value)[:60]} in the declared run)"
+        for name, value in named[:6]
+    )
+    return replace(
+        finding,
+        remedy=f"The provider can set environment variables in training.environment of bundle.yaml: {wanted}.",
+    )
 
 
 def _decisive(evidence: Evidence) -> set[str]:
@@ -317,9 +381,11 @@ def _artefact(
 ) -> bytes | None:
     wanted = (path or "").removeprefix("artefacts.")
     for artefact in imported.artefacts:
-        if artefact.path == wanted and artefact.file is not None:
-            with artefact.file.open("rb") as file:
-                return file.read(limit)
+        if artefact.path != wanted or artefact.file is None:
+            continue
+        # What was a link there is gone.
+        with suppress(FileNotFoundError), artefact.file.open("rb") as file:
+            return file.read(limit)
     return None
 
 
@@ -328,17 +394,6 @@ def _declared_points(evidence: Evidence, declared: RunRecord) -> Iterator[Metric
         yield from read_points(
             evidence.files.read(declared.history.path), name=declared.history.path
         )
-
-
-def _tail(log: Path) -> str:
-    """The last line of the log that says something, so that it cannot steer a terminal."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 4096))
-            lines = file.read().decode("utf-8", "replace").strip().splitlines()
-    except OSError:
-        return ""
-    return ascii(lines[-1])[1:-1][:200] if lines else ""
 
 
 def _warning(code: str, subject: str, message: str, remedy: str = "") -> Finding:

@@ -182,7 +182,7 @@ def _command_findings(evidence: Evidence, training: TrainingSpec) -> Iterator[Fi
     words = [word for word in training.command[1:] if not word.startswith("-")]
     python = training.command[:1] == ("{python}",)
     # Of an interpreter, the first word that is no option; of another program, any word.
-    named = words[:1] if python else words
+    named = words[:1] if python else [part for word in words for part in word.split()]
     modules = {
         f"{CODE}/{word.replace('.', '/')}{end}"
         for option, word in pairwise(training.command)

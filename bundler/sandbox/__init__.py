@@ -21,11 +21,12 @@ from bundler.sandbox.model import (
     Probe,
     Sandbox,
 )
-from bundler.sandbox.output import collect
+from bundler.sandbox.output import Collected, collect
 from bundler.sandbox.sandlock import Sandlock
 from bundler.sandbox.unconfined import Unconfined
 
 __all__ = [
+    "Collected",
     "Isolation",
     "Job",
     "Limits",

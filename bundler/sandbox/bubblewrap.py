@@ -15,7 +15,7 @@ from bundler.errors import SandboxUnavailableError, UsageError
 from bundler.sandbox import cgroups, interpreter, keeper, process, seccomp, selftest
 from bundler.sandbox.diagnosis import why_bubblewrap_fails
 from bundler.sandbox.model import OUT, Isolation, Job, Limits, OnOutput, Outcome
-from bundler.sandbox.output import give, take_back
+from bundler.sandbox.output import give
 
 NOBODY = 65534
 _ROOT_FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -109,11 +109,13 @@ class Bubblewrap:
             )
         group = cgroups.create(job.limits.memory_bytes, job.limits.processes)
         owner = job.output.stat()
+        lent = (job.output,) if job.workspace is None else (job.output, job.workspace)
         try:
             if not self._controllers <= set(group.folders):
                 return process.could_not_start("the cgroup for the job could not be made")
             if self._setpriv:
-                give(job.output, NOBODY, NOBODY)
+                for folder in lent:
+                    give(folder, NOBODY, NOBODY)
             with _memory_files() as (filter_fd, files):
                 launch = process.Launch(
                     argv=self._command(job, sources, filter_fd, files, group),
@@ -124,7 +126,8 @@ class Bubblewrap:
         finally:
             group.remove()
             if self._setpriv:
-                take_back(job.output, owner.st_uid, owner.st_gid)
+                for folder in lent:
+                    give(folder, owner.st_uid, owner.st_gid)
 
     def _try(self) -> str:
         """Start /bin/sh in an empty sandbox; return what bubblewrap says if that fails."""
@@ -166,6 +169,8 @@ class Bubblewrap:
         stage = _stage()
         shown = [(source, target, False) for target, source in sources.items()]
         shown.append((job.output.absolute(), OUT, True))
+        if job.workspace is not None:  # after the mount that it lies in
+            shown.append((job.workspace.absolute(), check_target(job.working_directory), True))
         staged = [(source, f"{stage}/{i}", rw) for i, (source, _, rw) in enumerate(shown)]
         inner = [*self._namespaces(), *_system(), *self._own_mounts(job.limits)]
         for (source, target, writable), (_, place, _) in zip(shown, staged, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 _APPARMOR = "kernel/apparmor_restrict_unprivileged_userns"
@@ -48,3 +49,38 @@ def _read(path: Path) -> str:
     except OSError:
         return ""
     return text if "\n" in text.strip() else text.strip()
+
+
+def last_lines(log: Path) -> list[str]:
+    """The last lines of a job's log that say something, in ASCII, so that they cannot steer a terminal."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+    return [ascii(line)[1:-1][:200] for line in lines if line.strip()]
+
+
+def why_training_fails(lines: list[str], python: Path) -> Iterator[str]:
+    """What the usual causes ask for, each with the newest line of the log that names it."""
+    advice = {
+        "Read-only file system": "only {out}, TMPDIR and the working folder, a throw-away copy of the code, can be"
+        " written to",
+        "No module named": f"install it for the interpreter given with --python, {python}",
+    }
+    for mark, remedy in advice.items():
+        line = next((line for line in reversed(lines) if mark in line), None)
+        if line is not None:
+            yield f'The log says "{line.strip()}": {remedy}.'
+
+
+def why_nothing_was_left(workspace: Path, location: str) -> str:
+    """What to do if the output lies in the working folder instead; links there are not followed."""
+    first = location.partition("/")[0]
+    if first not in {path.name for path in workspace.iterdir()}:
+        return ""
+    return (
+        f"The working folder, which is thrown away, has {first}: let the command write below {{out}}, such as"
+        ' [sh, -c, "cd {out} && exec {python} {code}/train.py"].'
+    )

@@ -21,8 +21,9 @@ class Limits:
     ``wall_seconds`` is elapsed time and ``cpu_seconds`` the CPU time of any single process, both in
     seconds. ``memory_bytes`` is for the job as a whole where a cgroup can be made, otherwise for
     each process. ``processes`` counts processes *and threads*. ``file_bytes`` is the size of one
-    file, ``output_bytes`` and ``output_files`` are totals over ``/out`` (folders count as files;
-    ``output_bytes`` is also the size of ``/tmp``), ``log_bytes`` caps stdout and stderr together.
+    file, ``output_bytes`` and ``output_files`` are totals over ``/out`` and what the job adds to its
+    workspace (folders count as files; ``output_bytes`` is also the size of ``/tmp``), ``log_bytes``
+    caps stdout and stderr together.
     """
 
     wall_seconds: float = 6 * 3600.0
@@ -51,17 +52,20 @@ class Mount:
 class Job:
     """One untrusted command.
 
-    ``output`` is a host folder, writable inside at ``/out``; it should be empty. ``log`` is written
-    by the parent, never by the job. ``environment`` is all the job gets besides HOME, TMPDIR, PATH,
-    LANG, USER, LOGNAME and PYTHONDONTWRITEBYTECODE, each of which it may override. ``interpreter``
-    is a Python executable whose prefixes (a virtual environment and its base) are shown read-only
-    at their own paths; ``None`` when ``command`` needs only ``/usr``.
+    ``output`` is a host folder, writable inside at ``/out``; it should be empty. ``workspace`` is a
+    throw-away host folder, writable inside at ``working_directory`` in place of what a mount has
+    there; what it holds at the start is not charged to the limits. The job's user owns both while it
+    runs. ``log`` is written by the parent, never by the job. ``environment`` is all the job gets
+    besides HOME, TMPDIR, PATH, LANG, USER, LOGNAME and PYTHONDONTWRITEBYTECODE, each of which it may
+    override. ``interpreter`` is a Python executable whose prefixes (a virtual environment and its
+    base) are shown read-only at their own paths; ``None`` when ``command`` needs only ``/usr``.
     """
 
     command: tuple[str, ...]
     working_directory: PurePosixPath
     mounts: tuple[Mount, ...]
     output: Path
+    workspace: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     log: Path

@@ -6,15 +6,18 @@ import os
 import stat
 import unicodedata
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.errors import HostileOutputError
 from bundler.sandbox.model import Limits
 
 MAX_DEPTH = 16
+MAX_CODE_DEPTH = 64
+"""For the working folder, which holds what the provider's repository does: each level is an open folder."""
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _KINDS = {
-    stat.S_IFLNK: "symbolic link",
     stat.S_IFIFO: "FIFO",
     stat.S_IFSOCK: "socket",
     stat.S_IFCHR: "character device",
@@ -22,20 +25,37 @@ _KINDS = {
 }
 
 
-def walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """What a job left: its regular ``files``, sorted, and how many symbolic ``links`` were removed."""
+
+    files: tuple[Path, ...]
+    links: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """What lies in folders: ``bytes`` of its files, ``files`` and folders, levels of ``depth``."""
+
+    bytes: int = 0
+    files: int = 0
+    depth: int = 0
+
+
+def walk(folder: Path, *, max_depth: int = MAX_DEPTH) -> Iterator[tuple[str, os.stat_result]]:
     """Yield ``(relative path, lstat)`` of everything below ``folder``, never following a link.
 
-    Folders deeper than ``MAX_DEPTH`` are yielded but not entered; what vanishes meanwhile is left
+    Folders deeper than ``max_depth`` are yielded but not entered; what vanishes meanwhile is left
     out. Raises OSError for a folder that cannot be opened.
     """
     root = os.open(folder, _OPEN_FOLDER)
     try:
-        yield from _walk(root, "", 1)
+        yield from _walk(root, "", 1, max_depth)
     finally:
         os.close(root)
 
 
-def _walk(fd: int, prefix: str, depth: int) -> Iterator[tuple[str, os.stat_result]]:
+def _walk(fd: int, prefix: str, depth: int, max_depth: int) -> Iterator[tuple[str, os.stat_result]]:
     with os.scandir(fd) as entries:
         for entry in entries:
             path = prefix + entry.name
@@ -44,35 +64,49 @@ def _walk(fd: int, prefix: str, depth: int) -> Iterator[tuple[str, os.stat_resul
             except FileNotFoundError:
                 continue
             yield path, status
-            if not stat.S_ISDIR(status.st_mode) or depth > MAX_DEPTH:
+            if not stat.S_ISDIR(status.st_mode) or depth > max_depth:
                 continue
             try:
                 child = os.open(entry.name, _OPEN_FOLDER, dir_fd=fd)
             except (FileNotFoundError, NotADirectoryError):  # swapped since; NOFOLLOW noticed
                 continue
             try:
-                yield from _walk(child, path + "/", depth + 1)
+                yield from _walk(child, path + "/", depth + 1, max_depth)
             finally:
                 os.close(child)
 
 
-def excess(folder: Path, *, max_bytes: int, max_files: int) -> str:
-    """Say how ``folder`` exceeds its limits, or "" while it does not; used while the job runs.
+def size(folder: Path) -> Size:
+    """Measure a working folder as :func:`excess` does. Raises OSError for one that cannot be read."""
+    total = count = depth = 0
+    for path, status in walk(folder, max_depth=MAX_CODE_DEPTH):
+        count += 1
+        total += _charged(status)
+        depth = max(depth, path.count("/") + 1)
+    return Size(bytes=total, files=count, depth=depth)
 
-    A file counts with its size or its blocks, whichever is larger (sparse files, preallocation).
+
+def excess(*folders: Path, max_bytes: int, max_files: int, given: Size | None = None) -> str:
+    """Say how ``folders`` together exceed their limits, or "" while they do not; used while the job runs.
+
+    ``given`` is what lay there before the job began: that much more is allowed. A file counts with
+    its size or its blocks, whichever is larger (sparse files, preallocation).
     """
+    given = given or Size()
+    # Code that is nested deeply already may get some levels more.
+    max_depth = min(given.depth + MAX_DEPTH, MAX_CODE_DEPTH)
     total = count = 0
     try:
-        for path, status in walk(folder):
-            count += 1
-            if not stat.S_ISDIR(status.st_mode):
-                total += max(status.st_size, status.st_blocks * 512)
-            if total > max_bytes:
-                return f"more than {max_bytes} bytes"
-            if count > max_files:
-                return f"more than {max_files} files"
-            if path.count("/") >= MAX_DEPTH:
-                return f"folders nested more than {MAX_DEPTH} deep"
+        for folder in folders:
+            for path, status in walk(folder, max_depth=max_depth):
+                count += 1
+                total += _charged(status)
+                if total > max_bytes + given.bytes:
+                    return f"more than {max_bytes + given.bytes} bytes"
+                if count > max_files + given.files:
+                    return f"more than {max_files + given.files} files"
+                if path.count("/") >= max_depth:
+                    return f"folders nested more than {max_depth} deep"
     except PermissionError:
         return "a folder that the verifier cannot read"
     except OSError as error:
@@ -80,14 +114,22 @@ def excess(folder: Path, *, max_bytes: int, max_files: int) -> str:
     return ""
 
 
-def collect(output: Path, *, limits: Limits) -> tuple[Path, ...]:
-    """Return the regular files below ``output``, sorted, after checking everything that lies there.
+def _charged(status: os.stat_result) -> int:
+    return 0 if stat.S_ISDIR(status.st_mode) else max(status.st_size, status.st_blocks * 512)
 
-    Raises :class:`bundler.errors.HostileOutputError` naming the first thing that is not a regular
-    file or a folder, has a second hard link, a name that could deceive a reader, or exceeds
-    ``limits`` (``file_bytes``, ``output_bytes``, ``output_files``) or ``MAX_DEPTH``.
+
+def collect(output: Path, *, limits: Limits) -> Collected:
+    """Return the regular files below ``output`` after checking everything that lies there.
+
+    Symbolic links are removed, whatever they point at: trackers leave some (``latest-run``), and
+    nothing that was never followed can be missed. They go only once the rest was found in order.
+    Raises :class:`bundler.errors.HostileOutputError` naming the first thing that is neither a
+    regular file nor a folder nor a symbolic link, has a second hard link or a set-uid bit, a name
+    that could deceive a reader, or exceeds ``limits`` (``file_bytes``, ``output_bytes``, ``output_files``) or
+    ``MAX_DEPTH``.
     """
     files: list[Path] = []
+    links: list[str] = []
     total = count = 0
     try:
         for path, status in walk(output):
@@ -102,14 +144,21 @@ def collect(output: Path, *, limits: Limits) -> tuple[Path, ...]:
                 raise _hostile(path, problem)
             if stat.S_ISREG(status.st_mode):
                 files.append(output / path)
+            elif stat.S_ISLNK(status.st_mode):
+                links.append(path)
+        for path in links:
+            with _parent(output, path) as fd:
+                os.unlink(path.rpartition("/")[2], dir_fd=fd)
     except OSError as error:
         raise _hostile(str(error.filename or output), f"unreadable ({error.strerror})") from error
-    return tuple(sorted(files))
+    return Collected(files=tuple(sorted(files)), links=len(links))
 
 
 def _problem(  # noqa: PLR0911 - one line for each rule
     path: str, status: os.stat_result, limits: Limits
 ) -> str:
+    if stat.S_ISLNK(status.st_mode):
+        return ""  # it goes, and its name with it
     name = path.rpartition("/")[2]
     # Category C: control, format (bidi overrides) and surrogates, i.e. bytes that are not UTF-8.
     if "\\" in name or any(unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" for c in name):
@@ -122,6 +171,8 @@ def _problem(  # noqa: PLR0911 - one line for each rule
         return _KINDS.get(stat.S_IFMT(status.st_mode), "special file")
     if status.st_nlink != 1:
         return f"{status.st_nlink} hard links"
+    if status.st_mode & (stat.S_ISUID | stat.S_ISGID):
+        return "set-uid or set-gid"
     if status.st_size > limits.file_bytes:
         return f"more than {limits.file_bytes} bytes"
     return ""
@@ -135,21 +186,26 @@ def _hostile(path: str, problem: str) -> HostileOutputError:
     )
 
 
-def give(output: Path, uid: int, gid: int) -> None:
-    """Make the (empty) folder ``output`` belong to the job's user; needs root."""
-    os.chown(output, uid, gid, follow_symlinks=False)
-
-
-def take_back(output: Path, uid: int, gid: int) -> None:
-    """Give ``output`` and what lies below it back to the verifier; needs root, follows no link."""
+def give(folder: Path, uid: int, gid: int) -> None:
+    """Make ``folder`` and what lies below it belong to the job's user; needs root, follows no link."""
     try:
-        for path, _ in walk(output):
-            parent, _, name = path.rpartition("/")
-            # The job is dead, so no name can change between walking and opening.
-            fd = os.open(output / parent, _OPEN_FOLDER)
-            try:
-                os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
-            finally:
-                os.close(fd)
+        for path, _ in walk(folder, max_depth=MAX_CODE_DEPTH):
+            # No job runs, so no name can change between walking and opening.
+            with _parent(folder, path) as fd:
+                os.chown(path.rpartition("/")[2], uid, gid, dir_fd=fd, follow_symlinks=False)
     finally:
-        os.chown(output, uid, gid, follow_symlinks=False)
+        os.chown(folder, uid, gid, follow_symlinks=False)
+
+
+@contextmanager
+def _parent(folder: Path, path: str) -> Iterator[int]:
+    """Open the folder that holds ``path`` below ``folder``, one level after the other: no link is followed."""
+    fd = os.open(folder, _OPEN_FOLDER)
+    try:
+        for part in path.split("/")[:-1]:
+            child = os.open(part, _OPEN_FOLDER, dir_fd=fd)
+            os.close(fd)
+            fd = child
+        yield fd
+    finally:
+        os.close(fd)

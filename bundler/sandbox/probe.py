@@ -115,7 +115,7 @@ def environment(plan: dict[str, Any]) -> Result:
 
 
 def writes(plan: dict[str, Any]) -> Result:
-    """Create a file outside /out and /tmp."""
+    """Create a file outside /out, the working folder and /tmp."""
     for folder in plan["unwritable"]:
         path = os.path.join(folder, f"aisdp-probe-{os.getpid()}")
         try:
@@ -242,7 +242,7 @@ REQUIRED: dict[str, Callable[[dict[str, Any]], Result]] = {
     "canary file outside the mounts": canary,
     "home folder and keys": home,
     "environment of the verifier": environment,
-    "write outside /out": writes,
+    "write outside /out and the working folder": writes,
     "processes of the verifier": processes,
     "memory of other processes": other_memory,
     "inherited open files": files,

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from bundler.sandbox import cgroups, keeper
-from bundler.sandbox.model import Ended, Job, Limits, OnOutput, Outcome
-from bundler.sandbox.output import excess
+from bundler.sandbox.model import OUT, Ended, Job, Limits, OnOutput, Outcome
+from bundler.sandbox.output import Size, excess, size
 
 TICK = 0.05
 # Output is measured again after this many times what measuring took: at most a tenth of a core.
 _MEASURE_PAUSE = 10
 _GRACE = 10.0
+_Places = dict[str, tuple[tuple[Path, ...], Size]]
 _ENVIRONMENT = {
     "HOME": "/tmp",  # noqa: S108 - the sandbox's own tmpfs
     "TMPDIR": "/tmp",  # noqa: S108
@@ -119,6 +120,10 @@ def supervise(
     """Run ``launch`` under a keeper until it ends or breaks a limit and all of it is dead."""
     if problem := unfit(job):
         return could_not_start(problem)
+    try:
+        places = _places(job, launch.temporary)
+    except OSError as error:
+        return could_not_start(f"the working folder cannot be measured: {error}")
     begun = time.monotonic()
     reading, writing = os.pipe()
     # Above the keeper's START_FD, which would overwrite it.
@@ -129,7 +134,7 @@ def supervise(
         _close(reading, writing, report_in, report_out)
         return could_not_start(str(error))
     _close(writing, report_out)
-    watch = _Watch(process, job, launch.temporary, on_output, begun)
+    watch = _Watch(process, job, places, on_output, begun)
     try:
         report = watch.until_end(reading, report_in)
     finally:
@@ -190,7 +195,7 @@ class _Watch:
         self,
         process: subprocess.Popen[bytes],
         job: Job,
-        temporary: Path | None,
+        places: _Places,
         on_output: OnOutput | None,
         begun: float,
     ) -> None:
@@ -199,7 +204,7 @@ class _Watch:
         self.tail = b""
         self._process = process
         self._job = job
-        self._folders = [job.output] + ([temporary] if temporary else [])
+        self._places = places
         self._on_output = on_output
         self._deadline = begun + job.limits.wall_seconds
         self._logged = 0
@@ -261,12 +266,14 @@ class _Watch:
         if now > self._deadline:
             self._stop("timed out", f"still running after {limits.wall_seconds:g} s")
         elif now > self._next_measure:
-            for folder in self._folders:
+            for place, (folders, given) in self._places.items():
                 problem = excess(
-                    folder, max_bytes=limits.output_bytes, max_files=limits.output_files
+                    *folders,
+                    max_bytes=limits.output_bytes,
+                    max_files=limits.output_files,
+                    given=given,
                 )
                 if problem:
-                    place = "/out" if folder == self._job.output else "/tmp"  # noqa: S108
                     self._stop("output limit", f"{place}: {problem}")
             if _free(self._job.output) < self._reserve:
                 self._stop("output limit", "the file system of the output is almost full")
@@ -283,6 +290,18 @@ class _Watch:
         keeper.sweep(self._process.pid)
         if self._give_up is not None and now > self._give_up:
             self._process.kill()
+
+
+def _places(job: Job, temporary: Path | None) -> _Places:
+    """What to measure under one limit: by its name inside, the folders and what they hold already."""
+    places: _Places
+    if job.workspace is None:
+        places = {str(OUT): ((job.output,), Size())}
+    else:
+        # One after the other each could be within its limit; only their total is the job's disk.
+        name = f"{OUT} and {job.working_directory}"
+        places = {name: ((job.output, job.workspace), size(job.workspace))}
+    return places | ({"/tmp": ((temporary,), Size())} if temporary else {})  # noqa: S108
 
 
 def _free(folder: Path) -> int:

@@ -12,7 +12,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bundler.errors import SandboxUnavailableError
@@ -125,8 +125,28 @@ def _command(job: Job, scratch: str) -> tuple[str, ...]:
     )
 
 
+def _shown(job: Job) -> dict[str, str]:
+    """Map what is shown read-only to its source, leaving out the place of the workspace."""
+    hole = job.working_directory if job.workspace is not None else None
+    shown: dict[str, str] = {}
+    for mount in job.mounts:
+        shown |= _around(hole, check_target(mount.target), mount.source.resolve())
+    return shown
+
+
+def _around(hole: PurePosixPath | None, target: PurePosixPath, source: Path) -> dict[str, str]:
+    # Sandlock lets nobody write below a read-only mount, whatever is mounted there: so what lies
+    # beside the hole is shown piece by piece, and the folders above it have no listing.
+    if hole is None or not hole.is_relative_to(target):
+        return {str(target): str(source)}
+    pieces: dict[str, str] = {}
+    for entry in sorted(source.iterdir()) if hole != target else ():
+        pieces |= _around(hole, target / entry.name, entry)
+    return pieces
+
+
 def _options(job: Job, temporary: Path, *, own_memory: bool) -> dict[str, Any]:
-    shown = {str(check_target(m.target)): str(m.source.resolve()) for m in job.mounts}
+    shown = _shown(job)
     prefixes = interpreter.prefixes(job.interpreter) if job.interpreter else {}
     python = {str(path): str(source) for path, source in prefixes.items() if path != source}
     readable = [*_READABLE, *shown, *map(str, prefixes)]
@@ -137,6 +157,8 @@ def _options(job: Job, temporary: Path, *, own_memory: bool) -> dict[str, Any]:
         _scratch(job): str(temporary / "tmp"),
         "/dev/shm": str(temporary / "shm"),  # noqa: S108
     }
+    if job.workspace is not None:
+        writable[str(check_target(job.working_directory))] = str(job.workspace.resolve())
     return {
         "chroot": "/",
         "cwd": "/",

@@ -17,11 +17,15 @@ from typing import Any
 
 from bundler.errors import SandboxUnavailableError
 from bundler.sandbox import interpreter, probe, process
-from bundler.sandbox.model import Job, Limits, OnOutput, Outcome, Probe
+from bundler.sandbox.model import Job, Limits, Mount, OnOutput, Outcome, Probe
 
 # RFC 5737, TEST-NET-1: routed nowhere, so that a leak would reach nobody.
 _OUTSIDE = "192.0.2.1"
 PARENT_LIMITS = ("wall_seconds", "output_bytes", "output_files", "log_bytes")
+_UNWRITABLE = (
+    *("/", "/usr", "/etc", "/dev", "/var/tmp"),  # noqa: S108
+    *("/bundle", "/bundle/data", "/bundle/data/inputs", "/bundle/data/code/.."),
+)
 _HARMLESS = ("LC_CTYPE",)  # set by Python itself; it carries nothing of the verifier
 
 
@@ -96,7 +100,17 @@ def _temptations(limits: Limits) -> Iterator[tuple[Job, dict[str, Any]]]:
     """Put up listeners and a canary, and describe them and the job that goes for them."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(_world_readable_folder()))
-        (folder / "out").mkdir()
+        # As in a re-run: a bundle that is only to be read, and within it the working folder.
+        for name in (
+            "out",
+            "code",
+            "bundle",
+            "bundle/data",
+            "bundle/data/code",
+            "bundle/data/inputs",
+        ):
+            (folder / name).mkdir()
+            (folder / name).chmod(0o755)
         (folder / "canary").write_text(secrets.token_hex())
         (folder / "canary").chmod(0o644)
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -106,9 +120,10 @@ def _temptations(limits: Limits) -> Iterator[tuple[Job, dict[str, Any]]]:
         abstract.listen()
         job = Job(
             command=(),
-            working_directory=PurePosixPath("/out"),
-            mounts=(),
+            working_directory=PurePosixPath("/bundle/data/code"),
+            mounts=(Mount(source=folder / "bundle", target=PurePosixPath("/bundle")),),
             output=folder / "out",
+            workspace=folder / "code",
             limits=replace(
                 limits,
                 wall_seconds=30.0,
@@ -127,7 +142,7 @@ def _temptations(limits: Limits) -> Iterator[tuple[Job, dict[str, Any]]]:
             "home": str(home),
             "given": _given(home),
             "variables": [*process.environment(job), *_HARMLESS],
-            "unwritable": ["/", "/usr", "/etc", "/dev", "/var/tmp", str(home), str(folder)],  # noqa: S108
+            "unwritable": [*_UNWRITABLE, str(home), str(folder), str(folder / "bundle/data/code")],
             "pid": os.getpid(),
             "start": _start_time(),
         }

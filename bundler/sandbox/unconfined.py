@@ -50,6 +50,8 @@ class Unconfined:
         try:
             places = {str(check_target(m.target)): m.source.resolve() for m in job.mounts}
             places[str(OUT)] = job.output.resolve()
+            if job.workspace is not None:
+                places[str(check_target(job.working_directory))] = job.workspace.resolve()
             variables = {
                 # Only HOME and TMPDIR are /tmp itself; anything else below it is the host's own.
                 name: str(temporary) if value == "/tmp" else _on_host(value, places)  # noqa: S108

@@ -9,14 +9,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from bundler import importers, storage
-from bundler.errors import EnvironmentNotRecreatableError, SandboxUnavailableError
+from bundler import importers, sandbox, storage
+from bundler.errors import EnvironmentNotRecreatableError, MalformedError, SandboxUnavailableError
 from bundler.importers.model import ArtefactFile, MetricPoint
 from bundler.progress import Silence
-from bundler.rerun import RerunOptions, rerun_training
+from bundler.rerun import RerunOptions, _stage, rerun_training
 from bundler.verify import verify
 from tests import tiny
 
@@ -180,11 +181,95 @@ def test_a_training_that_leaves_nothing_is_inconclusive(trainer):
     assert "rerun-output" in findings(report)
 
 
-def test_links_in_the_output_are_not_followed(trainer):
-    trainer.script(TRAIN + "(out / 'link').symlink_to('/etc/passwd')\n")
+def test_output_left_in_the_working_folder_is_found_out(trainer):
+    trainer.script("import os; os.mkdir('store')")
+    remedy = findings(trainer.rerun())["rerun-output"].remedy
+    assert "cd {out} && exec {python}" in remedy
+
+
+def test_links_in_the_output_are_removed_and_a_note_says_how_many(trainer):
+    trainer.script(TRAIN + "[(out / n).symlink_to('/etc/passwd') for n in 'ab']\n")
+    report = trainer.rerun()
+    assert report.exit_code == 0
+    (note,) = [each for each in report.findings() if each.code == "rerun-links-removed"]
+    assert note.severity == "note"
+    assert "symbolic links in the output: 2" in note.message
+
+
+def test_a_link_in_place_of_the_weights_is_a_missing_file(trainer):
+    trainer.script(
+        TRAIN + "(out / 'model.safetensors').rename(out / 'real')\n"
+        "(out / 'model.safetensors').symlink_to('real')\n"
+    )
     report = trainer.rerun()
     assert report.exit_code == 6
-    assert "link" in findings(report)["rerun-output"].message
+    assert "rerun-output" in findings(report)
+    assert "rerun-links-removed" in {each.code for each in report.findings()}
+
+
+def test_devices_and_pipes_in_the_output_are_still_refused(trainer):
+    trainer.script(TRAIN + "import os; os.mkfifo(out / 'pipe')\n")
+    assert "FIFO" in findings(trainer.rerun())["rerun-output"].message
+
+
+@pytest.mark.parametrize("confinement", ["bubblewrap", "sandlock", "none"])
+def test_a_training_may_write_beside_its_script(trainer, tmp_path, confinement):
+    try:
+        sandbox.find(confinement, trusted=True)
+    except SandboxUnavailableError as error:
+        pytest.skip(str(error))
+    trainer.script(
+        TRAIN + "pathlib.Path('dvc.yaml').write_text('x')\n"
+        "here = pathlib.Path(__file__).parent\n"
+        "(here / 'checkpoints').mkdir()\n"
+        "(here / 'checkpoints' / '1').write_text('x')\n"
+        "(here / 'train.py').write_text('changed')\n"
+    )
+    kept = tmp_path / "kept"
+    report = trainer.rerun(confinement=confinement, trusted=True, keep=kept)
+    assert report.exit_code == 0
+    assert report.reruns[0].verdict == "bitwise"
+    assert kept.stat().st_mode & 0o777 == 0o700
+    assert (kept / "code/dvc.yaml").exists()
+    assert (kept / "code/checkpoints/1").exists()
+    assert (kept / "code/train.py").read_text() == "changed"
+    # What was verified is kept as it was.
+    assert (kept / "bundle/data/code/train.py").read_text().startswith(TRAIN)
+    assert not (kept / "bundle/data/code/dvc.yaml").exists()
+
+
+def test_a_failure_to_write_elsewhere_says_where_one_may_write(trainer):
+    trainer.script("open('/bundle/x', 'w')")
+    remedy = findings(trainer.rerun(confinement="bubblewrap"))["rerun-failed"].remedy
+    assert "Read-only file system: '/bundle/x'\": only {out}" in remedy
+    assert "--keep DIR" in remedy
+
+
+def test_a_module_that_is_not_there_is_named(trainer):
+    trainer.script("import no_such_module")
+    remedy = findings(trainer.rerun())["rerun-failed"].remedy
+    assert "No module named 'no_such_module'" in remedy
+    assert f"--python, {sys.executable}" in remedy
+
+
+def test_variables_that_differ_can_be_set_by_the_provider(trainer):
+    text = TRAIN.replace("float(i * seed)", "float(i * seed) + 0.5")
+    text = text.replace(
+        '{"python":"3.11.7","threads":1}',
+        '{"python":"3.11.7","threads":1,"threads.OMP_NUM_THREADS":"2","threads.torch_intra_op":2}',
+    )
+    trainer.script(text)
+    remedy = findings(trainer.rerun())["rerun-not-bitwise"].remedy
+    assert "training.environment" in remedy
+    assert "OMP_NUM_THREADS (not set in the declared run)" in remedy
+    assert "torch_intra_op" not in remedy
+
+
+def test_a_specification_without_code_is_not_staged(tmp_path):
+    evidence = SimpleNamespace(files=SimpleNamespace(below=lambda _folder: []))
+    with pytest.raises(MalformedError, match="no files below"):
+        _stage(evidence, SimpleNamespace(code="../elsewhere", inputs=()), tmp_path / "place")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_that_are_no_safetensors_are_inconclusive(trainer):

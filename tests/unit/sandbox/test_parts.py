@@ -146,7 +146,7 @@ def test_each_attempt_of_the_probe_can_fail_and_succeed(tmp_path, monkeypatch):
     assert found["home folder and keys"]["detail"] == f"opened {tmp_path}/home/.ssh"
     assert found["names of files in the home folder"]["detail"] == "2 names visible"
     assert found["environment of the verifier"]["blocked"] is False
-    assert found["write outside /out"]["detail"] == f"wrote into {tmp_path}"
+    assert found["write outside /out and the working folder"]["detail"] == f"wrote into {tmp_path}"
     assert found["processes of the verifier"]["detail"] == "could be signalled"
     assert found["resource limits of the verifier"]["detail"] == "could be lowered"
     assert found["network: loopback of the host"]["detail"] == "ECONNREFUSED"
@@ -599,7 +599,48 @@ def test_collect_returns_plain_files_sorted(tmp_path):
     (tmp_path / "b/c").mkdir(parents=True)
     (tmp_path / "b/c/métrique 1.json").write_text("{}")
     (tmp_path / "a").write_text("x")
-    assert collect(tmp_path, limits=SMALL) == (tmp_path / "a", tmp_path / "b/c/métrique 1.json")
+    found = collect(tmp_path, limits=SMALL)
+    assert found.files == (tmp_path / "a", tmp_path / "b/c/métrique 1.json")
+    assert found.links == 0
+
+
+def test_collect_removes_links_and_never_what_they_point_at(tmp_path):
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    (out / "run/files").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "kept").write_text("x")
+    (out / "run/a").write_text("x")
+    (out / "latest-run").symlink_to("run")
+    (out / "run/files/up").symlink_to(outside)
+    (out / "run/debug.log").symlink_to(outside / "kept")
+    (out / "dangling").symlink_to("/nowhere")
+    (out / "odd\n\u202e").symlink_to("loop")
+    found = collect(out, limits=SMALL)
+    assert (found.files, found.links) == ((out / "run/a",), 5)
+    assert sorted(path.name for path in out.rglob("*")) == ["a", "files", "run"]
+    assert (outside / "kept").read_text() == "x"
+
+
+def test_refused_output_stays_as_it_is(tmp_path):
+    (tmp_path / "link").symlink_to("x")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(HostileOutputError, match="FIFO"):
+        collect(tmp_path, limits=SMALL)
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_a_folder_that_becomes_a_link_is_not_entered(tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "d").symlink_to("outside")
+    with pytest.raises(NotADirectoryError), output._parent(tmp_path, "d/x"):
+        pass
+
+
+def test_links_count_as_files(tmp_path):
+    for number in range(SMALL.output_files + 1):
+        (tmp_path / str(number)).symlink_to("x")
+    with pytest.raises(HostileOutputError, match="more than 100 files"):
+        collect(tmp_path, limits=SMALL)
 
 
 def _deep(folder: Path) -> None:
@@ -617,9 +658,9 @@ def _sparse(size):
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
-        (lambda p: (p / "l").symlink_to("/etc/passwd"), "symbolic link: 'l'"),
         (lambda p: os.mkfifo(p / "f"), "FIFO: 'f'"),
         (lambda p: ((p / "a").touch(), os.link(p / "a", p / "b")), "2 hard links"),
+        (lambda p: ((p / "a").touch(), (p / "a").chmod(0o4755)), "set-uid or set-gid: 'a'"),
         (lambda p: (p / "a\u202eb").touch(), "forbidden characters"),
         (lambda p: (p / "a\\b").touch(), "forbidden characters"),
         (lambda p: Path(os.fsdecode(bytes(p) + b"/\xff")).touch(), "forbidden characters"),
@@ -655,10 +696,15 @@ def test_excess_sees_what_a_running_job_does(tmp_path, monkeypatch):
     assert now() == ""
     assert now(max_bytes=2) == "more than 2 bytes"
     assert now(max_files=0) == "more than 0 files"
+    given = output.size(tmp_path)
+    assert (given.files, given.depth) == (1, 1)
+    assert now(max_bytes=0, max_files=0, given=given) == ""
+    (tmp_path / "b").touch()
+    assert now(max_files=0, given=given) == "more than 1 files"
     _deep(tmp_path)
     assert "nested" in now()
     assert "cannot be read" in output.excess(tmp_path / "none", max_bytes=1, max_files=1)
-    monkeypatch.setattr(output, "walk", lambda _: (_ for _ in ()).throw(PermissionError))
+    monkeypatch.setattr(output, "walk", lambda _, **__: (_ for _ in ()).throw(PermissionError))
     assert now() == "a folder that the verifier cannot read"
 
 
@@ -676,6 +722,27 @@ def test_walking_survives_what_vanishes(tmp_path, monkeypatch):
 
     monkeypatch.setattr(output.os, "scandir", lambda _: Entries([gone, swapped]))
     assert [path for path, _ in output.walk(tmp_path)] == ["swapped"]
+
+
+# --- the log -----------------------------------------------------------------------------------
+
+
+def test_the_last_lines_of_a_log_cannot_steer_a_terminal(tmp_path):
+    (tmp_path / "log").write_text("x" * 5000 + "\nfirst\n\n\x1b[2Jübel\n")
+    assert diagnosis.last_lines(tmp_path / "log")[1:] == ["first", "\\x1b[2J\\xfcbel"]
+    assert diagnosis.last_lines(tmp_path / "none") == []
+
+
+def test_the_usual_causes_of_a_failure_are_quoted():
+    lines = [
+        "OSError: [Errno 30] Read-only file system: 'older'",
+        "OSError: [Errno 30] Read-only file system: '/x'",
+        "ModuleNotFoundError: No module named 'torch'",
+    ]
+    read_only, missing = diagnosis.why_training_fails(lines, PYTHON)
+    assert "Read-only file system: '/x'\": only {out}" in read_only
+    assert f"'torch'\": install it for the interpreter given with --python, {PYTHON}" in missing
+    assert list(diagnosis.why_training_fails(["Killed"], PYTHON)) == []
 
 
 # --- keeper and watch --------------------------------------------------------------------------

@@ -135,11 +135,24 @@ def _local(store: Store) -> Store:
     scheme, found, rest = store.partition("://")
     if not found:
         return Path(store)
-    if scheme.lower() == "sqlite" and rest.startswith("/") and "?" not in rest:
-        return Path(unquote(rest[1:]))
+    if scheme.lower().partition("+")[0] == "sqlite":
+        return _sqlite_file(rest)
     if scheme.lower() == "file":
         return Path(unquote(urlsplit(store).path))
     return store
+
+
+def _sqlite_file(rest: str) -> Path:
+    """The file of an address ``sqlite://REST``. Raises :class:`SourceError` for all but a full path."""
+    file = Path(unquote(rest.removeprefix("/")))
+    if not rest.startswith("/") or "?" in rest or not file.is_absolute():
+        raise SourceError(
+            # Without the address: it may hold a password.
+            "the address of the SQLite store does not name a file by its full path alone",
+            remedy="Give the path itself (mlflow.db): it is relative to the file that names it, an address would be to"
+            " the folder of who runs this.",
+        )
+    return file
 
 
 def _shown(store: Store) -> Store:

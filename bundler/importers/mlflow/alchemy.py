@@ -20,8 +20,8 @@ INSTALL = "pip install 'aisdp-bundler[sql]'"
 _SECONDS_TO_CONNECT = 20
 _SECONDS_OF_A_QUERY = 600
 
-_KINDS = {"postgresql", "mysql", "mssql", "sqlite"}
-"""What MLflow itself can write into."""
+_KINDS = {"postgresql", "mysql", "mssql"}
+"""What MLflow itself can write into, but for SQLite: its files are read without SQLAlchemy, which would make them."""
 
 
 class ServerTables:
@@ -148,8 +148,6 @@ def _read_only(connection: Connection) -> Connection:
     elif kind == "mysql":
         connection = connection.execution_options(isolation_level="REPEATABLE READ")
         connection.exec_driver_sql("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
-    elif kind == "sqlite":
-        connection.exec_driver_sql("PRAGMA query_only=ON")
     return connection
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from bundler.canonical import MAX_INTEGER
 from bundler.errors import quoted
@@ -19,6 +19,9 @@ _WORDS = {"NaN", "Infinity", "-Infinity"}
 
 Point = tuple[str, int, int, float, bool]
 """Metric, step, timestamp, value, and whether the value is NaN: as a row of the SQL store."""
+
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +56,7 @@ def described(run: dict[str, Any]) -> Described:
         uri=_optional_word(info.get("artifact_uri")),
         parameters=_pairs(data, "params"),
         tags=_pairs(data, "tags"),
-        latest={each[0]: each for each in map(point, parts(data, "metrics"))},
+        latest=_once((each[0], each) for each in map(point, parts(data, "metrics"))),
         data=tuple(map(_dataset, parts(inputs, "dataset_inputs"))),
         models=tuple(word(each.get("model_id")) for each in parts(outputs, "model_outputs")),
     )
@@ -66,6 +69,13 @@ def run_id(run: dict[str, Any]) -> str:
     if not found:
         raise TypeError("a run without an id")
     return found
+
+
+def check_experiment(run: dict[str, Any], asked: str) -> None:
+    """Raise :class:`TypeError` where the run says that it belongs to another experiment than ``asked``."""
+    found = part(run, "info").get("experiment_id", asked)
+    if str(found) != asked:
+        raise TypeError(f"a run of experiment {quoted(found)}, which was not asked for")
 
 
 def start(run: dict[str, Any]) -> int | None:
@@ -135,8 +145,18 @@ def _optional_word(value: object) -> str | None:
 
 
 def _pairs(data: dict[str, Any], key: str) -> dict[str, str]:
-    pairs = {word(each.get("key")): word(each.get("value", "")) for each in parts(data, key)}
-    return dict(sorted(pairs.items()))
+    pairs = ((word(each.get("key")), word(each.get("value", ""))) for each in parts(data, key))
+    return dict(sorted(_once(pairs).items()))
+
+
+def _once(pairs: Iterable[tuple[str, _Value]]) -> dict[str, _Value]:
+    """``pairs`` by key. One that is there twice would have two values, and one of them be lost."""
+    found: dict[str, _Value] = {}
+    for key, value in pairs:
+        if key in found:
+            raise TypeError(f"{quoted(key)} twice")
+        found[key] = value
+    return found
 
 
 def _dataset(each: dict[str, Any]) -> DatasetVersion:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from urllib.parse import unquote, urlsplit
 
-from bundler.importers.files import unreadable_artefact
+from bundler.importers.files import NOT_THERE, unreadable_artefact
 
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]")
-
-NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
-"""Errors that say that nothing lies at a path. Any other says that what lies there cannot be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

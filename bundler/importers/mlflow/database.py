@@ -27,17 +27,24 @@ MAX_ROWS = 5_000_000
 """Most rows of one answer, for instance the metric points of one run: more than 1 GB of memory."""
 
 MAX_TEXT = 1 << 28
-"""Most bytes of text in one answer. A column's default value can make much of a small file."""
+"""Most bytes of texts and blobs in one answer."""
+
+MAX_DEFAULTS = 200
+"""Most characters of the default values of a table's columns; MLflow's are short. Long ones make much of a small file:
+rows that were there before a column do not hold its default, and all have it."""
 
 MAX_LENGTH = 1 << 26
 """Most bytes of one value or row; MLflow keeps data set profiles of up to 16 MB."""
 
 AT_ONCE = 10_000
-"""So many rows are taken from a database in one go."""
+"""So many rows are taken from a database server in one go."""
 
 _STEP = 100_000
 _SECONDS_OF_STEPS = 5_000
 """SQLite does about this many hundred thousand steps in a few seconds; a reader of an honest store needs fewer."""
+
+_BYTES_OF_STEPS = 5_000
+"""So many bytes of a store allow for so many steps more: 20 a byte. Reading all of it once takes less than one."""
 
 
 class Database(Protocol):
@@ -89,9 +96,8 @@ class SqliteFile:
         self._before = before
         self._mangled = 0
         self._text_left = MAX_TEXT
-        # Copying a table takes some steps for each of its bytes.
-        self._most_steps = _SECONDS_OF_STEPS + store.stat().st_size // 1000
-        self._steps_left = self._most_steps
+        # For all that is asked, not for each question: many runs can each take long.
+        self._steps_left = _SECONDS_OF_STEPS + store.stat().st_size // _BYTES_OF_STEPS
         connection.execute("PRAGMA trusted_schema=OFF")
 
     def check(self) -> None:
@@ -103,20 +109,28 @@ class SqliteFile:
             ) from None
 
     def columns(self, table: str) -> dict[str, str]:
-        """None if ``table`` is no plain table: a view can be an endless computation."""
+        """None if ``table`` is no plain table: a view can be an endless computation.
+
+        Generated columns, which could make much of nothing, are not among them.
+        """
         plain = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :table AND sql NOT LIKE 'CREATE VIRTUAL%'"
         if not list(self.rows(plain, table=table)):
             return {}
-        return dict(self.rows("SELECT name, type FROM pragma_table_info(:table)", table=table))
+        query = "SELECT name, type, length(dflt_value) FROM pragma_table_info(:table)"
+        found = list(self.rows(query, table=table))
+        if sum(length or 0 for _, _, length in found) > MAX_DEFAULTS:
+            raise exhausting(self.shown)
+        return {name: type_ for name, type_, _ in found}
 
     def prepare(self, lookups: Mapping[str, str]) -> None:
-        """Copy tables that cannot be asked by run (old stores) into temporary ones: the import stays linear."""
+        """Copy tables that cannot be asked by run (old stores) into temporary ones: the import stays linear.
+
+        Whether one can is SQLite's own plan for it: there are indexes of some rows only, or in another order.
+        """
         for table, column in lookups.items():
-            leading = self.rows(
-                "SELECT i.name FROM pragma_index_list(:table) l, pragma_index_info(l.name) i WHERE i.seqno = 0",
-                table=table,
-            )
-            if (column,) not in list(leading):
+            question = f"SELECT * FROM {table} WHERE {column} = :value"  # noqa: S608  # fixed names
+            plan = list(self.rows(f"EXPLAIN QUERY PLAN {question}", value=""))
+            if not all(str(detail).startswith("SEARCH ") for *_, detail in plan):
                 for step in (
                     f"CREATE TEMP TABLE IF NOT EXISTS {table} AS SELECT * FROM main.{table}",  # noqa: S608  # fixed names
                     f"CREATE INDEX IF NOT EXISTS temp.by_{table} ON {table} ({column})",
@@ -124,17 +138,19 @@ class SqliteFile:
                     list(self.rows(step))
 
     def rows(self, query: str, *, stream: bool = False, **values: object) -> Iterator[Any]:
-        """See :class:`Database`. Ends a query that takes longer than any of an honest store."""
+        """See :class:`Database`. Ends a query when all of them took longer than any of an honest store.
+
+        Rows are taken one at a time: a single one can be large.
+        """
         self._text_left = MAX_TEXT
-        self._steps_left = self._most_steps
-        count = 0
         try:
-            cursor = self._connection.execute(query, values)
-            while some := cursor.fetchmany(AT_ONCE):
-                count += len(some)
-                if count > MAX_ROWS:
+            for count, row in enumerate(self._connection.execute(query, values), start=1):
+                if not stream:
+                    # Texts were counted when they were made. Points hold no blob, and none of them is kept.
+                    self._text_left -= sum(len(each) for each in row if isinstance(each, bytes))
+                if count > MAX_ROWS or self._text_left < 0:
                     raise exhausting(self.shown)
-                yield from some
+                yield row
         except (sqlite3.Error, UnicodeError) as error:
             # UnicodeError: a damaged name in SQLite's own message.
             self.check()

@@ -14,8 +14,9 @@ from bundler.importers.files import too_large, unreadable, walk
 from bundler.importers.mlflow import metrics
 from bundler.importers.mlflow import values as mlflow_values
 from bundler.importers.mlflow.artefacts import Places
+from bundler.importers.mlflow.changes import state_of
 from bundler.importers.model import ArtefactFile, ImportedRun
-from bundler.importers.values import Flags, clean, flag_steps, integer, readable_name, text
+from bundler.importers.values import Flags, clean, flag_steps, readable_name, text
 from bundler.records import DatasetVersion, Source
 from bundler.strict_yaml import parse_yaml
 
@@ -56,6 +57,7 @@ class FileStore:
     def __init__(self, store: Path) -> None:
         self._store = store
         self._folders: dict[str, Path] = {}
+        self._states: dict[Path, bytes] = {}
 
     def experiments(self) -> list[Experiment]:
         """All experiments, those in the bin included, those with most runs first."""
@@ -108,6 +110,7 @@ class FileStore:
     def runs(self, experiment: Experiment, places: Places) -> Iterator[ImportedRun]:
         """All runs, by start time and id."""
         folder = self._folders[experiment.id]
+        state = self._states.get(folder) or state_of(folder)
         try:
             # No more than this of all runs is in memory at a time.
             order = sorted((*_start(path), path.name) for path in _run_folders(folder))
@@ -119,6 +122,9 @@ class FileStore:
             datasets = _Datasets(_folders(folder / "datasets"))
         except OSError as error:
             raise unreadable(folder, error) from None
+        self._states[folder] = state
+        if len(order) != experiment.runs:
+            raise self._changed()
         for _, _, name in order:
             path = folder / name
             try:
@@ -129,7 +135,16 @@ class FileStore:
             yield run
 
     def check(self) -> None:
-        """Nothing: the files have no common state that could change meanwhile."""
+        """Refuse a store whose runs, or what they logged, are not what they were when they were first read."""
+        for folder, state in self._states.items():
+            if state_of(folder) != state:
+                raise self._changed()
+
+    def _changed(self) -> SourceError:
+        return SourceError(
+            f"{quoted(str(self._store), 200)} changed while it was being read",
+            remedy="Stop what writes into it, or import a copy.",
+        )
 
 
 class _Datasets:
@@ -189,8 +204,8 @@ class _Run:
             name=clean(name),
             status=mlflow_values.status_of(meta.get("status")),
             deleted=self._experiment.deleted or meta.get("lifecycle_stage") == "deleted",
-            started=integer(meta.get("start_time")),
-            ended=integer(meta.get("end_time")),
+            started=mlflow_values.moment("start_time", meta.get("start_time"), self._flag),
+            ended=mlflow_values.moment("end_time", meta.get("end_time"), self._flag),
             code=code,
             data=mlflow_values.sorted_datasets(self._datasets(datasets)),
             parameters=parameters,
@@ -294,10 +309,12 @@ def _folders(root: Path, *, top: bool = False) -> list[Path]:
 
 
 def _run_folders(experiment: Path) -> list[Path]:
+    """What is, or was, a run: MLflow makes all of these folders with it. A store in a database has only artefacts."""
     return [
         path
         for path in _folders(experiment)
-        if path.name not in _RESERVED and ((path / "metrics").is_dir() or (path / META).exists())
+        if path.name not in _RESERVED
+        and ((path / META).exists() or any((path / each).is_dir() for each in _FIELD))
     ]
 
 
@@ -322,8 +339,9 @@ def _start(run: Path) -> tuple[bool, int]:
     if not file.is_symlink() and file.is_file():
         lines = _START.findall(_bytes(file, MAX_META))
         if len(lines) == 1:
-            return True, int(lines[0])
-    start = integer((_meta(run) or {}).get("start_time"))
+            start = mlflow_values.in_range(int(lines[0]))
+            return start is not None, start or 0
+    start = mlflow_values.moment("", (_meta(run) or {}).get("start_time"), lambda *_: None)
     return start is not None, start or 0
 
 

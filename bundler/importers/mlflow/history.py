@@ -5,6 +5,10 @@ points, in order of run; what is beyond that it leaves out **without a word**. `
 pages. So: the runs asked at once are so few that their points should fit; an answer that is full is asked for again in
 halves, and a single run that fills one, page by page. At last every metric's history must hold the point that the run
 itself names as its latest.
+
+That limit is MLflow's own. Where the server does not say that it is MLflow (``/version``), another one may hold, and
+all histories are read page by page. **What a server, or a proxy before it, leaves out of the pages themselves, no
+client can notice**, unless it is the latest point: nothing else says how many there are.
 """
 
 from __future__ import annotations
@@ -56,7 +60,8 @@ class HistoryReader:
     def __init__(self, server: Server, pool: ThreadPoolExecutor) -> None:
         self._server = server
         self._pool = pool
-        self._has_bulk = True
+        # Older servers do not say their version, and other ones that speak MLflow's protocol may cut elsewhere.
+        self._has_bulk = server.version() is not None
         self._lock = threading.Lock()
         self._left = 0
         # The most points of a metric in the runs before: how many runs to ask for at once.

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import base64
 import http.client
+import ipaddress
 import json
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from bundler.errors import SourceError, quoted
+from bundler.importers.mlflow.deadlines import Deadline
 
 MAX_ANSWER = 1 << 26
 """Most bytes of one JSON answer."""
@@ -25,7 +28,7 @@ MAX_ANSWER = 1 << 26
 _SECONDS_OF_SILENCE = 60
 _SECONDS_OF_AN_ANSWER = 600
 _BYTES_OF_A_SECOND = 100_000
-"""An answer may take so long, and longer only if it comes at least at this rate (a large file)."""
+"""An exchange may take so long, headers and all, and longer only by what comes at this rate (a large file)."""
 
 _WAITS = (0.2, 1.0, 3.0)
 """Seconds before an exchange is tried again."""
@@ -35,10 +38,11 @@ _MAX_WAIT = 5.0
 
 _BUSY = {429, 500, 502, 503, 504}
 _PIECE = 1 << 18
+_VERSION = 100
 _SHOWN = 2000
 
 _Read = TypeVar("_Read")
-_Reading = Callable[[http.client.HTTPResponse], _Read]
+_Reading = Callable[[http.client.HTTPResponse, Deadline], _Read]
 
 
 class RefusedError(SourceError):
@@ -70,8 +74,18 @@ class Server:
         self.place = parts.netloc
         self.shown = quoted(f"{parts.scheme}://{parts.netloc}{parts.path}", 200)
         self._parts = parts
-        self._headers = {"Accept": "application/json", **_authorisation(environment)}
         self._tls = _tls(environment) if parts.scheme == "https" else None
+        self.unverified = self._tls is not None and self._tls.verify_mode == ssl.CERT_NONE
+        """Whether somebody else may have answered: trust was waived."""
+        secret = _authorisation(environment)
+        if secret and not self._tls and not _is_loopback(parts.hostname or ""):
+            raise SourceError(
+                f"the credentials for {self.shown} would go over the network in the clear",
+                remedy="Write https:// (or reach the server through a tunnel to this machine, http://localhost:PORT);"
+                " if it needs no credentials, unset MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD and"
+                " MLFLOW_TRACKING_TOKEN.",
+            )
+        self._headers = {"Accept": "application/json", **secret}
         self._own = threading.local()
         self._all: list[http.client.HTTPConnection] = []
 
@@ -87,13 +101,25 @@ class Server:
         """The same for a question in JSON."""
         return self._json("POST", path, json.dumps(body).encode(), most)
 
+    def version(self) -> str | None:
+        """The version of MLflow that the server says it is; ``None`` if it says none."""
+
+        def whole(response: http.client.HTTPResponse, deadline: Deadline) -> bytes:
+            return b"".join(self._pieces(response, _VERSION, deadline))
+
+        with suppress(SourceError):
+            found = self._exchange("GET", "/version", None, whole)
+            if found[:1].isdigit() and found.isascii():
+                return found.decode().strip()
+        return None
+
     def download(self, path: str, target: Path, *, most: int) -> int:
         """Write what lies at ``path`` into the new file ``target``; returns its size in bytes."""
 
-        def keep(response: http.client.HTTPResponse) -> int:
+        def keep(response: http.client.HTTPResponse, deadline: Deadline) -> int:
             try:
                 with target.open("wb") as file:
-                    for piece in self._pieces(response, most):
+                    for piece in self._pieces(response, most, deadline):
                         file.write(piece)
                     return file.tell()
             except OSError as error:
@@ -107,8 +133,8 @@ class Server:
             connection.close()
 
     def _json(self, method: str, target: str, body: bytes | None, most: int) -> dict[str, Any]:
-        def whole(response: http.client.HTTPResponse) -> bytes:
-            return b"".join(self._pieces(response, most))
+        def whole(response: http.client.HTTPResponse, deadline: Deadline) -> bytes:
+            return b"".join(self._pieces(response, most, deadline))
 
         data = self._exchange(method, target, body, whole)
         try:
@@ -141,11 +167,19 @@ class Server:
         headers = self._headers | ({"Content-Type": "application/json"} if body else {})
         complete = False
         try:
-            connection.request(method, self._parts.path + target, body, headers)
-            with connection.getresponse() as response:
-                if response.status != http.client.OK:
-                    raise self._refusal(response, target)
-                taken = read(response)
+            if connection.sock is None:
+                connection.connect()
+            with Deadline(connection.sock, _SECONDS_OF_AN_ANSWER) as deadline:
+                try:
+                    connection.request(method, self._parts.path + target, body, headers)
+                    with connection.getresponse() as response:
+                        if response.status != http.client.OK:
+                            raise self._refusal(response, target)
+                        taken = read(response, deadline)
+                except (OSError, http.client.HTTPException, ValueError, _AgainError):
+                    if deadline.is_over:
+                        raise self._too_slow() from None
+                    raise
             complete = True
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise self._unreachable(target, error) from None
@@ -169,9 +203,10 @@ class Server:
         self._all.append(made)
         return made
 
-    def _pieces(self, response: http.client.HTTPResponse, most: int) -> Iterator[bytes]:
+    def _pieces(
+        self, response: http.client.HTTPResponse, most: int, deadline: Deadline
+    ) -> Iterator[bytes]:
         """The body, in pieces. It may neither be longer than ``most``, nor drip for ever, nor end early."""
-        end = time.monotonic() + _SECONDS_OF_AN_ANSWER
         left = most
         try:
             while piece := response.read1(_PIECE):
@@ -181,13 +216,15 @@ class Server:
                         f"{self.shown} answers with more than {most:,} bytes",
                         remedy="No MLflow server gives such an answer; look at what runs there.",
                     )
-                if time.monotonic() > end + (most - left) / _BYTES_OF_A_SECOND:
-                    raise self._too_slow()
+                deadline.later(len(piece) / _BYTES_OF_A_SECOND)
                 yield piece
         except TimeoutError:
             raise self._too_slow() from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise _AgainError(f"the answer breaks off ({type(error).__name__})") from None
+        if deadline.is_over:
+            # A body without a length ends where the connection was cut.
+            raise self._too_slow()
         if response.length:
             raise _AgainError(f"the answer ends {response.length} bytes early")
 
@@ -293,6 +330,14 @@ def _parts(address: str) -> SplitResult:
         )
     host = f"[{name}]" if ":" in name else name
     return parts._replace(netloc=f"{host}:{port}" if port else host)
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether what goes to ``host`` stays on this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _authorisation(environment: Mapping[str, str]) -> dict[str, str]:

@@ -23,6 +23,7 @@ from bundler.importers.mlflow import history
 from bundler.importers.mlflow import values as mlflow_values
 from bundler.importers.mlflow.answers import (
     Described,
+    check_experiment,
     described,
     part,
     parts,
@@ -172,15 +173,18 @@ class RestStore:
         """The runs of an experiment in their order, with what the server says of each kept on disk."""
         if experiment not in self._entries:
             with self._checked():
-                found = [self._kept(each) for each in self._all("runs", _runs_in(experiment))]
+                found = [
+                    self._kept(each, experiment) for each in self._all("runs", _runs_in(experiment))
+                ]
             if len({each.run_id for each in found}) != len(found):
                 raise self._wrong("a run is listed twice")
             self._entries[experiment] = sorted(found)
         return self._entries[experiment]
 
-    def _kept(self, run: dict[str, Any]) -> _Entry:
+    def _kept(self, run: dict[str, Any], experiment: str) -> _Entry:
+        check_experiment(run, experiment)
         data = json.dumps(run).encode()
-        started = start(run)
+        started = mlflow_values.in_range(start(run))
         try:
             offset = self._spool.seek(0, os.SEEK_END)
             self._spool.write(data)
@@ -252,6 +256,8 @@ class RestStore:
     ) -> tuple[list[ArtefactFile], Flags]:
         """The files of a run and its logged models, and what there is to say about them."""
         flags = Flags()
+        if self._server.unverified:
+            flags("run", "tls_not_verified", "MLFLOW_TRACKING_INSECURE_TLS")
         files: list[ArtefactFile] = []
         own = sorted(models.get(run.run_id, []))
         locations = [("", run.uri or ""), *((f"models/{name}/", uri) for name, uri in own)]
@@ -324,8 +330,8 @@ def _imported(
         name=run.tags.get("mlflow.runName") or run.name,
         status=mlflow_values.status_of(run.status),
         deleted=experiment.deleted or run.stage == "deleted",
-        started=run.started,
-        ended=run.ended,
+        started=mlflow_values.moment("start_time", run.started, flags),
+        ended=mlflow_values.moment("end_time", run.ended, flags),
         code=code,
         data=mlflow_values.sorted_datasets(run.data),
         parameters=run.parameters,

@@ -40,6 +40,7 @@ class ServedArtefacts:
         self._folder = folder
         self._lock = threading.Lock()
         self._left = MAX_BYTES
+        self._count = 0
 
     def root(self, uri: str) -> str | None:
         """The path on this server that ``uri`` means; ``None`` if it leads elsewhere."""
@@ -88,9 +89,13 @@ class ServedArtefacts:
         target = self._folder / hashlib.sha256(path.encode()).hexdigest()
         if target.exists():
             return target
-        partial = target.with_suffix(".partial")
+        with self._lock:
+            # Two threads may fetch the same file: each writes its own, and the last one stays.
+            self._count += 1
+            partial = target.with_suffix(f".{self._count}")
+            most = self._left
         try:
-            size = self._server.download(f"{_ENDPOINT}/{path}", partial, most=self._left)
+            size = self._server.download(f"{_ENDPOINT}/{path}", partial, most=most)
             partial.rename(target)
         except (NotThereError, RefusedError):
             flag("artefacts", "missing", prefix + name)

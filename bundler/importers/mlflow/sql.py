@@ -38,10 +38,13 @@ OPTIONAL = {
 """Tables that older versions of MLflow do not have."""
 
 _LOOKUPS = {
+    "runs": "run_uuid",
     "params": "run_uuid",
     "tags": "run_uuid",
     "metrics": "run_uuid",
     "inputs": "destination_id",
+    "input_tags": "input_uuid",
+    "datasets": "dataset_uuid",
     "logged_models": "source_run_id",
 }
 """By which column each table is asked, once a run."""
@@ -153,7 +156,8 @@ class SqlStore:
             if not isinstance(run_id, str) or "\\" in run_id:
                 # A backslash stands for bytes that are not UTF-8: nothing would be found under this id.
                 raise self._wrong(f"run id {quoted(run_id)}")
-            found.append((isinstance(start, int), start if isinstance(start, int) else 0, run_id))
+            moment = mlflow_values.in_range(start)
+            found.append((moment is not None, moment or 0, run_id))
         return [run_id for _, _, run_id in sorted(found)]
 
     def _row(self, run_id: str) -> _Row:
@@ -191,8 +195,8 @@ class SqlStore:
             name=tags.get("mlflow.runName") or row.name,
             status=mlflow_values.status_of(row.status),
             deleted=experiment.deleted or row.stage == "deleted",
-            started=_whole(row.started),
-            ended=_whole(row.ended),
+            started=mlflow_values.moment("start_time", _whole(row.started), flags),
+            ended=mlflow_values.moment("end_time", _whole(row.ended), flags),
             code=code,
             data=data,
             parameters=parameters,
@@ -211,7 +215,11 @@ class SqlStore:
             left -= len(text)
             if left < 0:
                 raise database.exhausting(self._tables.shown)
-            pairs[_word(key)] = text
+            name = _word(key)
+            if name in pairs:
+                # One of the two would be lost.
+                raise ValueError(f"{quoted(name)} twice in table {table}")
+            pairs[name] = text
         return dict(sorted(pairs.items()))
 
     def _points(self, run_id: str, flags: Flags) -> tuple[MetricPoint, ...]:

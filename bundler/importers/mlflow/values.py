@@ -45,6 +45,9 @@ _MOVED = {
 }
 """Tags that have a place of their own in a record."""
 
+_FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_999
+"""The milliseconds in which the year 1 begins and the year 9999 ends."""
+
 _DIRTY = "mlflow.source.git.dirty"
 _TRUTH = {"true": True, "false": False}
 
@@ -52,6 +55,23 @@ _TRUTH = {"true": True, "false": False}
 def status_of(value: object) -> Status:
     """The status, which the SQL store keeps as a word and the file store as a number."""
     return _STATUS.get(value, "unknown") if isinstance(value, int | str) else "unknown"
+
+
+def in_range(value: object) -> int | None:
+    """``value`` if it is a moment in milliseconds that a date can be: of the years 1 to 9999."""
+    found = integer(value)
+    return found if found is not None and _FIRST <= found <= _LAST else None
+
+
+def moment(field: str, value: object, flag: Flag) -> int | None:
+    """The moment of ``field`` in milliseconds; one that is none is left out and flagged."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    found = in_range(value)
+    if found is None and value is not None:
+        kind = "time_unreadable" if integer(value) is None else "time_out_of_range"
+        flag("run", kind, field)
+    return found
 
 
 def split_tags(tags: Mapping[str, str]) -> tuple[CodeVersion, dict[str, str]]:

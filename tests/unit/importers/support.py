@@ -122,6 +122,7 @@ Reply = tuple[int, bytes] | tuple[int, bytes, dict[str, str]]
 BULK = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
 SINGLE = "/api/2.0/mlflow/metrics/get-history"
 FILES = "/api/2.0/mlflow-artifacts/artifacts"
+VERSION = "/version"
 
 
 class FakeMlflow:
@@ -163,6 +164,8 @@ class FakeMlflow:
         self.asked.append((path, question))
         if path in self.instead:
             return self.instead[path](question)
+        if path == VERSION:
+            return 200, b"3.17.2"
         if path.endswith("/experiments/search"):
             return self._page("experiments", self.experiments, question)
         if path.endswith("/runs/search"):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bundler.errors import SourceError
+from bundler.importers import mlflow
 from bundler.importers.mlflow import MlflowImporter
 from bundler.importers.mlflow import alchemy as mlflow_alchemy
 from bundler.importers.mlflow import database as mlflow_database
@@ -33,8 +34,20 @@ def store(tmp_path) -> Path:
 
 
 def address_of(store: Path) -> str:
-    """The same file, through SQLAlchemy. ``sqlite:///`` alone is read without it."""
+    """The same file, through SQLAlchemy; see ``sqlite_as_a_server``."""
     return f"sqlite+pysqlite:///{store}"
+
+
+@pytest.fixture(autouse=True)
+def sqlite_as_a_server(monkeypatch):
+    """SQLite stands for a database server, which the importer itself never lets it: it has a reader of its own."""
+    real = mlflow._local
+
+    def passed(store):
+        return store if str(store).startswith("sqlite+pysqlite") else real(store)
+
+    monkeypatch.setattr(mlflow, "_local", passed)
+    monkeypatch.setattr(mlflow_alchemy, "_KINDS", {*mlflow_alchemy._KINDS, "sqlite"})
 
 
 def without_order(run):

@@ -214,6 +214,17 @@ def test_values_of_the_wrong_kind_in_a_description_are_unknown(by_hand):
     assert (made.status, made.started, made.ended) == ("unknown", None, None)
 
 
+def test_what_is_no_time_is_flagged_and_a_whole_number_is_one(by_hand):
+    make_run(by_hand, run="a" * 32, start_time="1700000000000.0", end_time="1700000000000.5")
+    make_run(by_hand, run="b" * 32, start_time="soon", end_time=str(2**60))
+    make_run(by_hand, run="c" * 32, start_time="999999999999999")
+    second, third, first = read(by_hand, None)
+    assert (first.started, first.ended) == (1_700_000_000_000, None)
+    assert flags(first) == {("run", "time_unreadable")}
+    assert flags(second) == {("run", "time_unreadable"), ("run", "time_out_of_range")}
+    assert flags(third) == {("run", "time_out_of_range")}
+
+
 def test_what_a_description_says_can_be_written_as_utf8(by_hand):
     make_run(by_hand, run_name='"\\ud800"')
     write(by_hand / "1" / "meta.yaml", 'experiment_id: "1"\nname: "\\ud800"\n')
@@ -309,6 +320,69 @@ def test_a_store_that_vanishes_is_refused(by_hand, monkeypatch):
             patch.setattr(os, "scandir", gone)
             list(session)
         assert len(list(session)) == 1
+
+
+@pytest.mark.parametrize("group", ["params", "tags", "metrics"])
+def test_a_run_of_which_one_folder_is_left_is_kept_and_flagged(by_hand, group):
+    make_run(by_hand)
+    write(by_hand / "1" / ("b" * 32) / group / "x", "1 2 3\n")
+    made, _ = read(by_hand, None)
+    assert (made.source.run_id, made.status) == ("b" * 32, "unknown")
+    assert ("run", "unreadable") in flags(made)
+
+
+def rewritten(store: Path) -> None:
+    write(store / "1" / ("b" * 32) / "metrics" / "loss", "1 0.1 0\n")
+
+
+def removed(store: Path) -> None:
+    (store / "1" / ("a" * 32) / "metrics" / "loss").unlink()
+
+
+def described_anew(store: Path) -> None:
+    write(store / "1" / "meta.yaml", "experiment_id: '1'\nname: other\n")
+
+
+def one_more(store: Path) -> None:
+    make_run(store, run="c" * 32)
+
+
+@pytest.mark.parametrize("change", [rewritten, removed, described_anew, one_more])
+def test_a_store_that_changes_while_it_is_read_is_refused(by_hand, change):
+    for name in "ab":
+        write(make_run(by_hand, run=name * 32) / "metrics" / "loss", "1 0.5 0\n")
+    with (
+        pytest.raises(SourceError, match="changed while it was being read") as error,
+        MlflowImporter().open(by_hand, experiment=None, artefacts=None) as session,
+    ):
+        runs = iter(session)
+        next(runs)
+        change(by_hand)
+        list(runs)
+    assert "import a copy" in error.value.remedy
+
+
+def test_runs_that_come_after_they_were_counted_are_noticed(by_hand):
+    make_run(by_hand)
+    with (
+        pytest.raises(SourceError, match="changed while it was being read"),
+        MlflowImporter().open(by_hand, experiment=None, artefacts=None) as session,
+    ):
+        one_more(by_hand)
+        list(session)
+
+
+def test_what_is_no_part_of_a_run_may_change(by_hand):
+    run = make_run(by_hand)
+    write(run / "metrics" / "artifacts" / "x", "1 2 3\n")
+    for name in ("traces", "models/m"):
+        write(by_hand / "1" / name / "meta.yaml", "a: 1\n")
+    with MlflowImporter().open(by_hand, experiment=None, artefacts=None) as session:
+        list(session)
+        write(run / "artifacts" / "late.bin", "x")
+        write(by_hand / "1" / "traces" / "t" / "x", "x")
+        write(by_hand / "1" / "models" / "m" / "artifacts" / "x", "x")
+        list(session)
 
 
 def test_an_experiment_that_is_there_twice_is_refused(by_hand):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -10,7 +11,9 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from tests.unit.importers.support import (
     FILES,
     MAIN,
     SINGLE,
+    VERSION,
     FakeMlflow,
     flags,
     named,
@@ -116,6 +120,17 @@ def test_histories_come_page_by_page_from_servers_without_the_bulk_endpoint(
         fake.run(f"r{number}", start=number, loss=[1.0] * 35)
     assert [len(run.points) for run in read(address)] == [35, 35, 35]
     assert [path for path, _ in fake.asked].count(SINGLE) == 3 * 4
+
+
+@pytest.mark.parametrize(
+    "version", [(404, b"<html>"), (200, b"<html>" + b"x" * 500), (200, b"<html>"), (200, "3.ü".encode()), (302, b"")]
+)  # fmt: skip
+def test_the_bulk_endpoint_is_believed_only_of_mlflow(fake, address, version):
+    fake.instead[VERSION] = lambda _: version
+    fake.full = 10  # another limit than MLflow's, of which an answer says nothing
+    fake.run("a", loss=[1.0] * 20)
+    assert len(values(read(address)[0], "loss")) == 20
+    assert BULK not in [path for path, _ in fake.asked]
 
 
 def test_a_run_that_the_server_denies_is_not_taken_for_a_missing_endpoint(fake, address):
@@ -262,6 +277,27 @@ def test_what_is_listed_twice_is_refused(fake, address, kind):
     refused(address, "is listed twice")
 
 
+def test_a_run_of_another_experiment_is_refused(fake, address):
+    fake.run("a")["info"]["experiment_id"] = "999"
+    fake.instead[SEARCH] = json_of({"runs": fake.runs})
+    refused(address, "a run of experiment '999', which was not asked for")
+
+
+@pytest.mark.parametrize("kind", ["params", "tags", "metrics"])
+def test_what_a_run_has_twice_under_one_name_is_refused(fake, address, kind):
+    pair = {"key": "x", "value": 1.0 if kind == "metrics" else "1", "timestamp": 1, "step": 1}
+    fake.run("a")["data"][kind] = [pair, pair]
+    refused(address, "'x' twice")
+
+
+def test_a_time_that_no_date_can_be_is_left_out_and_flagged(fake, address):
+    fake.run("a", start=2**53 - 1)
+    fake.run("b", start=None)
+    first, second = read(address)
+    assert (first.source.run_id, first.started, second.started) == ("a", None, None)
+    assert flags(first) == {("run", "time_out_of_range")}
+
+
 # --- artefacts --------------------------------------------------------------------------------------------------------
 
 
@@ -390,6 +426,26 @@ def test_artefacts_beyond_all_measure_are_refused(fake, address, monkeypatch):
     refused(address, "more than 1 files")
 
 
+def test_two_threads_that_fetch_one_file_do_not_write_into_each_others(tmp_path):
+    both = threading.Barrier(2, timeout=10)
+
+    class Slow:
+        shown = place = "x"
+
+        def download(self, path, target, most):
+            with target.open("wb") as file:
+                file.write(b"x" * 1000)
+                both.wait()  # both are in the middle
+                file.write(b"y" * 1000)
+            return 2000
+
+    files = mlflow_served.ServedArtefacts(Slow(), tmp_path)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: files._fetched("r", "f", "", lambda *_: None), range(2)))
+    assert [each.read_bytes() for each in found] == [b"x" * 1000 + b"y" * 1000] * 2
+    assert [each.name for each in tmp_path.iterdir()] == [found[0].name]
+
+
 def test_a_full_disk_is_said_to_be_that(fake, address, monkeypatch):
     fake.run("a")
     fake.files = {"1/a/artifacts/a": b"x"}
@@ -459,6 +515,22 @@ def test_credentials_are_those_of_mlflow_and_appear_nowhere(fake, address, monke
 def test_an_address_that_is_none_is_refused_without_repeating_it(place, match):
     error = refused(place, match)
     assert "secret" not in error.message + error.remedy
+
+
+@pytest.mark.parametrize(
+    "secret", [{"TOKEN": "t0ken"}, {"USERNAME": "user", "PASSWORD": "t0ken"}], ids=repr
+)
+def test_credentials_do_not_leave_this_machine_in_the_clear(secret, monkeypatch):
+    for name, value in secret.items():
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
+    for host in ("mlflow.invalid", "192.0.2.1:5000", "localhost.invalid"):
+        error = refused(f"http://{host}", "would go over the network in the clear")
+        assert "https://" in error.remedy
+        assert "t0ken" not in error.message + error.remedy
+    refused("https://mlflow.invalid", "nothing answers")
+    for host in ("127.0.0.1:1", "localhost:1", "[::1]:1"):
+        with contextlib.closing(mlflow_http.Server(f"http://{host}", os.environ)):
+            pass  # not refused
 
 
 @pytest.mark.parametrize("token", ["a\nb", "ä"])
@@ -559,6 +631,50 @@ def test_an_answer_that_drips_is_given_up(fake, address, monkeypatch):
     refused(address, "does not answer in time")
 
 
+CONTINUE = b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+ENDLESS = {
+    "100 Continue": (b"", CONTINUE * 100),
+    "headers": (b"HTTP/1.1 200 OK\r\n", b"X"),
+    "trailers": (CHUNKED, b"X: y\r\n" * 100),
+    "a body without a length": (b"HTTP/1.1 200 OK\r\n\r\n", b" "),
+    "the head of a chunk": (CHUNKED[:-10], b"0"),
+}
+
+
+@pytest.mark.parametrize(("begin", "again"), ENDLESS.values(), ids=ENDLESS)
+def test_an_exchange_has_an_end_whatever_part_of_it_has_none(begin, again, monkeypatch):
+    monkeypatch.setattr(mlflow_http, "_SECONDS_OF_AN_ANSWER", 0.3)
+
+    def drip(connection) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(begin)
+            while True:
+                connection.sendall(again)
+                time.sleep(0.001)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection = listener.accept()[0]
+                threading.Thread(target=drip, args=(connection,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        refused(f"http://127.0.0.1:{listener.getsockname()[1]}", "does not answer in time")
+
+
+def test_a_large_file_that_comes_fast_enough_has_more_time():
+    here, there = socket.socketpair()
+    with here, there, mlflow_http.Deadline(here, 0.01) as deadline:
+        deadline.later(60)
+        time.sleep(0.05)
+        assert not deadline.is_over
+        there.sendall(b"x")
+        assert here.recv(1) == b"x"
+
+
 def test_an_answer_that_stops_in_the_middle_is_given_up(monkeypatch):
     monkeypatch.setattr(mlflow_http, "_SECONDS_OF_SILENCE", 0.1)
     with served(lambda *_: (200, b"{}", {"Content-Length": "9"})) as address:
@@ -620,7 +736,8 @@ def test_a_certificate_must_be_trusted(secure, certificate, monkeypatch):
 
 def test_trust_can_be_waived_as_with_mlflow(secure, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
-    assert len(read(secure)) == 1
+    (run,) = read(secure)
+    assert flags(run) == {("run", "tls_not_verified")}
 
 
 def test_a_server_without_tls_is_said_to_be_one(address):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import tracemalloc
 from contextlib import closing
 from pathlib import Path
 
@@ -467,6 +468,113 @@ def test_a_column_whose_default_makes_much_of_little_is_refused(store, monkeypat
         f"ALTER TABLE params ADD COLUMN value TEXT DEFAULT '{'x' * 50_000}'",
     )
     refused_by_name(store, "more memory or time")
+
+
+@pytest.mark.parametrize("default", [f"x'{'00' * 1000}'", f"'{'x' * 201}'"])
+def test_long_defaults_of_columns_are_refused_before_a_row_is_read(store, default):
+    execute(
+        store,
+        "ALTER TABLE params RENAME COLUMN value TO away",
+        f"ALTER TABLE params ADD COLUMN value BLOB DEFAULT {default}",
+    )
+    refused_by_name(store, "more memory or time")
+
+
+@pytest.mark.parametrize("form", ["zeroblob({})", "printf('%0*d', {}, 1)"])
+def test_blobs_are_bounded_like_texts(store, form, monkeypatch):
+    monkeypatch.setattr(mlflow_database, "MAX_TEXT", 100_000)
+    execute(store, f"UPDATE experiments SET name = {form.format('60000 + experiment_id')}")
+    refused_by_name(store, "more memory or time")
+
+
+def test_rows_are_taken_one_at_a_time(tmp_path):
+    """300 blobs of 1 MB, of which none but the first is wanted."""
+    file = tmp_path / "blobs.db"
+    many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)"
+    execute(file, "CREATE TABLE t (x)")
+    with mlflow_database.opened(file) as opened:
+        rows = opened.rows(f"{many} SELECT zeroblob(1000000) FROM n")
+        tracemalloc.start()
+        try:
+            assert len(next(rows)[0]) == 1_000_000
+            assert tracemalloc.get_traced_memory()[1] < 10_000_000
+        finally:
+            tracemalloc.stop()
+        with pytest.raises(SourceError, match="more memory or time"):
+            list(rows)
+
+
+@pytest.mark.parametrize("end", [" WHERE 0", ""], ids=["partial", "other collation"])
+def test_an_index_that_cannot_be_used_is_no_index(store, end):
+    execute(
+        store,
+        "ALTER TABLE metrics RENAME TO away",
+        "CREATE TABLE metrics AS SELECT * FROM away",
+        f"CREATE INDEX i ON metrics (run_uuid{'' if end else ' COLLATE NOCASE'}){end}",
+    )
+    with mlflow_database.opened(store) as opened:
+        opened.prepare({"metrics": "run_uuid"})
+        (plan,) = opened.rows("EXPLAIN QUERY PLAN SELECT * FROM metrics WHERE run_uuid = 'x'")
+        assert "by_metrics" in plan[-1]
+    expected = [run.points for run in read(FIXTURES / "store.db")]
+    assert repr([run.points for run in read(store)]) == repr(expected)
+
+
+def test_steps_are_counted_over_all_questions(store, monkeypatch):
+    monkeypatch.setattr(mlflow_database, "_STEP", 100)
+    with mlflow_database.opened(store) as opened:
+        before = opened._steps_left
+        list(opened.rows("SELECT count(*) FROM metrics, metrics"))
+        between = opened._steps_left
+        list(opened.rows("SELECT count(*) FROM metrics, metrics"))
+        assert before > between > opened._steps_left
+
+
+def test_a_parameter_that_is_there_twice_is_refused(store):
+    execute(
+        store,
+        "ALTER TABLE params RENAME TO away",
+        "CREATE TABLE params AS SELECT * FROM away UNION ALL SELECT * FROM away",
+    )
+    refused_by_name(store, "twice in table params")
+
+
+def test_a_time_that_no_date_can_be_is_left_out_and_flagged(store):
+    execute(
+        store, f"UPDATE runs SET start_time = {2**60}, end_time = -{2**60} WHERE name = 'values'"
+    )
+    first = read(store)[0]  # as one without a start
+    assert (first.name, first.started, first.ended) == ("values", None, None)
+    found = {each.detail for each in first.fidelity if each.flag == "time_out_of_range"}
+    assert found == {"start_time", "end_time"}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "sqlite:///{}?timeout=5",
+        "sqlite+pysqlite:///{}?mode=rwc",
+        "sqlite:///relative.db",
+        "sqlite:///:memory:",
+        "sqlite://",
+        "sqlite+pysqlcipher://:secret@/{}",
+        "SQLite:///file:{}?uri=true",
+    ],
+)
+def test_an_address_of_sqlite_that_is_no_full_path_is_refused(tmp_path, form):
+    error = refused(form.format(tmp_path / "new.db"), "does not name a file by its full path")
+    assert "Give the path itself" in error.remedy
+    assert "secret" not in error.message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "form", ["sqlite:///{}", "sqlite+pysqlite:///{}", "SQLITE+aiosqlite:///{}"]
+)
+def test_every_dialect_of_sqlite_is_the_file(store, form, tmp_path):
+    assert repr(read(form.format(store))) == repr(read(store))
+    refused(form.format(tmp_path / "new.db"), "no MLflow store")
+    assert not (tmp_path / "new.db").exists()
 
 
 def test_a_query_without_an_end_is_ended(store, monkeypatch):

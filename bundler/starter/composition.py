@@ -62,11 +62,14 @@ def _sources(found: Detected) -> Iterator[str]:
     for origin in found.origins:
         yield _entry("  - tracker", origin.tracker, f"{origin.store} is a store of this tracker")
         yield _entry("    store", origin.store, origin.why)
-        yield _entry(
-            "    experiment",
-            origin.experiment,
-            f"has {_count(origin.runs)}, {'all are' if origin.runs != 1 else 'which is'} imported",
-        )
+        if origin.columns:
+            yield "    # TODO: say what each column holds (docs/experiment-log.md)"
+            yield from (f"    {line}" for line in origin.columns)
+        else:
+            runs = (
+                f"{_count(origin.runs)}, {'all are' if origin.runs != 1 else 'which is'} imported"
+            )
+            yield _entry("    experiment", origin.experiment, f"has {runs}")
         if origin.artefacts:
             yield _entry(
                 "    artefacts", origin.artefacts, "folder of the artefact server, found here"

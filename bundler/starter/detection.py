@@ -14,7 +14,7 @@ from bundler import importers
 from bundler.config import SourceConfig
 from bundler.errors import MalformedError, SourceError
 from bundler.facts import MAX_ENVIRONMENT_BYTES, read_environment
-from bundler.importers.model import ArtefactFile, ImportedRun
+from bundler.importers.model import ArtefactFile, ImportedRun, Importer, Store
 from bundler.lockfiles import parse as parse_lock
 from bundler.manifest import path_problem
 from bundler.records import without_credentials
@@ -49,7 +49,10 @@ MAX_HASHED = 4_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """A store of runs: its place as bundle.yaml names it, how many runs it has, and how it became known."""
+    """A store of runs: its place as bundle.yaml names it, how many runs it has, and how it became known.
+
+    ``columns`` are lines that describe the columns of an experiment log, to be completed before it can be read.
+    """
 
     tracker: str
     store: str
@@ -57,6 +60,7 @@ class Origin:
     artefacts: str | None
     runs: int
     why: str
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -255,6 +259,20 @@ def _add_origin(found: Detected, source: SourceConfig, why: str) -> None:
     store = importers.located(found.folder, source.store)
     place = _from_folder(found.folder, source.store)
     experiment = source.experiment
+    columns = _columns_wanted(importer, store, source)
+    if columns:
+        found.origins.append(
+            Origin(
+                tracker=source.tracker,
+                store=place,
+                experiment=experiment,
+                artefacts=source.artefacts,
+                runs=0,
+                why=why,
+                columns=columns,
+            )
+        )
+        return
     if experiment is None:
         names = importer.experiments(store)
         if len(names) > 1:
@@ -274,6 +292,20 @@ def _add_origin(found: Detected, source: SourceConfig, why: str) -> None:
             why=why,
         )
     )
+
+
+def _columns_wanted(importer: Importer, store: Store, source: SourceConfig) -> tuple[str, ...]:
+    """What the importer of experiment logs asks for, if titles of ``store`` are not those of our own logs."""
+    if source.tracker != "experiment-log":
+        return ()
+    try:
+        with importer.open(store, experiment=source.experiment, artefacts=None):
+            return ()
+    except SourceError as error:
+        _, asked, rest = error.remedy.partition("\ncolumns:")
+        if not asked:
+            raise
+        return ("columns:", *rest.splitlines()[1:])
 
 
 def _from_folder(folder: Path, store: str) -> str:

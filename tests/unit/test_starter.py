@@ -455,3 +455,13 @@ def test_of_a_loss_the_lowest_is_the_best(repository, provider, monkeypatch):
     assert "  direction: minimise       # TODO: or maximise" in text
     listed = re.findall(r"^  #   run-\S+  (\S+)", text, re.MULTILINE)
     assert listed == sorted(listed, key=float)
+
+
+def test_a_log_with_titles_of_its_own_asks_what_they_mean(tmp_path):
+    (tmp_path / "log.csv").write_text("Versuch;Genauigkeit\nA1;0,91\n")
+    source = SourceConfig(tracker="experiment-log", store="log.csv")
+    write_starter(tmp_path, tmp_path / "bundle.yaml", None, [source])
+    text = (tmp_path / "bundle.yaml").read_text()
+    assert "    # TODO: say what each column holds" in text
+    assert '        "Genauigkeit": {column: "Genauigkeit", type: TODO}' in text
+    parse_yaml(text.encode())

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from bundler.checks.model import Evidence, finding
 from bundler.facts import roles
 from bundler.records import RunRecord
+from bundler.renaming import GROUPS
 from bundler.report import Finding
 
 
@@ -82,9 +83,10 @@ def _is_attached(record: RunRecord, metric: str) -> bool:
 
 
 def _renames(record: RunRecord) -> Iterator[tuple[str, str]]:
-    """New field and old name of everything that was renamed in ``record``."""
+    """New field and old name of every parameter, tag and metric that was renamed in ``record``."""
     for flag in record.fidelity:
-        if flag.flag == "renamed":
+        named = flag.field.partition(".")[0] in GROUPS and flag.detail.startswith("was ")
+        if flag.flag == "renamed" and named:
             yield flag.field, flag.detail.removeprefix("was ")
 
 

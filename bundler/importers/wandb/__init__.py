@@ -10,6 +10,7 @@ A run without a record of its end was killed or still runs: its status is unknow
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,7 @@ from bundler.importers.files import unreadable
 from bundler.importers.model import ImportedRun, ImportSession, Store
 from bundler.importers.values import clean
 from bundler.importers.wandb import staging
+from bundler.importers.wandb.datastore import HEADER
 from bundler.importers.wandb.merge import Part, merged
 from bundler.importers.wandb.online import OnlineProject
 from bundler.importers.wandb.run import Identity, identity
@@ -32,6 +34,7 @@ ADDRESS = "wandb://"
 UNNAMED = "uncategorized"
 """What W&B calls the project of runs that name none."""
 
+_LATEST = "latest-run"
 _FOLDER = re.compile(r"(?:offline-)?run-(?P<stamp>[0-9]{8}_[0-9]{6})-(?P<id>.+)", re.DOTALL)
 
 
@@ -48,7 +51,9 @@ class WandbImporter:
         """The folder ``wandb`` in ``folder``, or ``folder`` itself, if there are runs in it."""
         try:
             return tuple(
-                each for each in (folder / "wandb", folder) if _logs_in(each) or _run_folders(each)
+                each
+                for each in (folder / "wandb", folder)
+                if (each == folder or not each.is_symlink()) and (_logs_in(each) or _named(each))
             )
         except (OSError, SourceError):
             return ()
@@ -116,31 +121,31 @@ class _Runs:
                 f"no runs of Weights & Biases at {quoted(str(store), 200)}",
                 remedy="Give the folder wandb, the folder of a run in it, or a file run-ID.wandb.",
             )
-        entities: dict[tuple[str, str], str] = {}
+        owners: dict[tuple[str, str], Part] = {}
         for part in found:
             known = identity(part.log) if part.log is not None else None
-            self._add(part, known, entities)
+            self._add(part, known, owners)
         self._adopt()
+        for (_, run_id), parts in self._parts.items():
+            _refuse_copies(run_id, parts)
 
-    def _add(
-        self, part: Part, known: Identity | None, entities: dict[tuple[str, str], str]
-    ) -> None:
+    def _add(self, part: Part, known: Identity | None, owners: dict[tuple[str, str], Part]) -> None:
         if known is None:
             self._parts.setdefault((None, _id_of(part)), []).append(part)
             return
         project, run_id = clean(known.project) or UNNAMED, clean(known.run_id) or _id_of(part)
         key = (project, run_id)
         others = self._parts.setdefault(key, [])
+        part = replace(part, started=known.started, owner=known.entity)
         same = [each for each in others if known.started and each.started == known.started]
-        entity = entities.setdefault(key, known.entity)
-        if same or (known.entity and entity and known.entity != entity):
-            what = "the same start of" if same else "runs of different owners called"
-            raise SourceError(
-                f"{quoted(str(part.log), 200)} and {quoted(str((same or others)[0].log), 200)} hold"
-                f" {what} run {quoted(run_id)}",
-                remedy="Move one of them out of the store.",
-            )
-        others.append(replace(part, started=known.started))
+        if same:
+            raise _both(part, same[0], f"the same start of run {quoted(run_id)}")
+        if part.owner:
+            # The first that names an owner counts: one before it may name none.
+            first = owners.setdefault(key, part)
+            if first.owner != part.owner:
+                raise _both(part, first, f"runs of different owners called run {quoted(run_id)}")
+        others.append(part)
 
     def _adopt(self) -> None:
         """A log that is cut off before it names its project belongs to the run of its id, where there is one."""
@@ -175,6 +180,29 @@ class _Runs:
         return sorted(found, key=lambda run: (_start(run[1]), run[0]))
 
 
+def _refuse_copies(run_id: str, parts: list[Part]) -> None:
+    """A log that is there twice would count twice. The start tells most copies; not every log has one."""
+    seen: dict[str, Part] = {}
+    logs = [(part, part.log) for part in parts if part.log is not None]
+    for part, log in logs if len(logs) > 1 else ():
+        try:
+            if log.stat().st_size <= len(HEADER):
+                continue  # Nothing was written: all such are alike.
+            with log.open("rb") as file:
+                digest = hashlib.file_digest(file, hashlib.sha256).hexdigest()
+        except OSError as error:
+            raise unreadable(log, error) from None
+        if seen.setdefault(digest, part) is not part:
+            raise _both(part, seen[digest], f"the same log of run {quoted(run_id)}")
+
+
+def _both(part: Part, other: Part, what: str) -> SourceError:
+    return SourceError(
+        f"{quoted(str(part.log), 200)} and {quoted(str(other.log), 200)} hold {what}",
+        remedy="Move one of them out of the store.",
+    )
+
+
 def _start(parts: list[Part]) -> int:
     return next((part.started for part in parts if part.started), 0)
 
@@ -195,11 +223,18 @@ def _parts(store: Path) -> list[Part]:
             return []
         beside = store.parent if _FOLDER.fullmatch(store.parent.name) else None
         return [Part(log=store, folder=beside)]
-    logs = _logs_in(store)
-    if logs:
-        return [Part(log=log, folder=store if len(logs) == 1 else None) for log in logs]
-    found: list[Part] = []
-    for folder in _run_folders(store) or _run_folders(store / "wandb"):
+    inner = store / "wandb"
+    _unlinked([inner])
+    logs, folders = _logs_in(store), _run_folders(store)
+    folders = [each for each in folders if each != inner]  # A log there lies beside runs.
+    loose = [*logs, *_logs_in(inner)]
+    folders += _run_folders(inner)
+    # The folder is that of one run if it is called so, or holds a log and nothing else that is a run.
+    is_run = len(logs) == 1 and (
+        bool(_FOLDER.fullmatch(store.name)) or (loose, folders) == (logs, [])
+    )
+    found = [Part(log=log, folder=store if is_run and log in logs else None) for log in loose]
+    for folder in folders:
         logs = _logs_in(folder)
         if not logs:
             found.append(Part(log=None, folder=folder))
@@ -215,13 +250,37 @@ def _logs_in(folder: Path) -> list[Path]:
     return _unlinked(path for path in folder.iterdir() if path.suffix == ".wandb")
 
 
+def _named(folder: Path) -> bool:
+    """Whether something in ``folder`` is called as the folder of a run is, renamed or not."""
+    return folder.is_dir() and any(_FOLDER.search(path.name) for path in folder.iterdir())
+
+
 def _run_folders(folder: Path) -> list[Path]:
-    """Folders of runs in ``folder``; W&B's link ``latest-run`` has another form."""
+    """Folders of runs in ``folder``: called so, or with a log, whatever they are called.
+
+    Raises :class:`SourceError` for one behind a link, but for W&B's own link ``latest-run``.
+    """
     if not folder.is_dir():
         return []
-    return _unlinked(
-        path for path in folder.iterdir() if _FOLDER.fullmatch(path.name) and path.is_dir()
-    )
+    # What a run saved itself is none, where `folder` is that of a run.
+    own = {"files"} if _logs_in(folder) else set()
+    inner = [
+        path
+        for path in folder.iterdir()
+        if path.name not in own
+        and not (path.name == _LATEST and path.is_symlink())
+        and path.is_dir()
+    ]
+    return _unlinked(path for path in inner if _FOLDER.fullmatch(path.name) or _holds_log(path))
+
+
+def _holds_log(folder: Path) -> bool:
+    try:
+        return any(path.suffix == ".wandb" for path in folder.iterdir())
+    except OSError:
+        if folder.is_symlink():
+            return False
+        raise
 
 
 def _unlinked(paths: Iterable[Path]) -> list[Path]:

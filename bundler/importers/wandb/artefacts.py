@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import cast
 
 from bundler.importers import protobuf
+from bundler.importers.collected import CollectedFiles
 from bundler.importers.files import NOT_THERE, unreadable_artefact
-from bundler.importers.model import ArtefactFile
 from bundler.importers.values import Flag
 from bundler.records import DatasetVersion
 
@@ -83,13 +83,13 @@ def _entry(data: bytes) -> Entry:
 def datasets(
     logged: Sequence[LoggedArtefact],
     used: Sequence[tuple[str, str]],
-    found: Mapping[str, Path],
+    found: Mapping[tuple[int, Entry], Path | None],
 ) -> Iterator[DatasetVersion]:
     """Data sets: artefacts of a type that is called so which the run logged, and all that it used.
 
-    ``found`` are the files of artefacts by their paths: a data set whose bytes are there gets their SHA-256.
+    ``found`` are the files of artefacts (:func:`keep_files`): a data set whose bytes are there gets their SHA-256.
     """
-    for each, folder in _folders(logged):
+    for index, each in enumerate(logged):
         if "data" not in each.kind.lower():
             continue
         if not 0 < len(each.entries) <= _LISTED:
@@ -102,7 +102,7 @@ def datasets(
                 role="output",
                 source=entry.reference or None,
                 tracker_digest=_digest(entry),
-                sha256=_digest_of(found.get(f"{folder}/{entry.path}"), hashlib.sha256),
+                sha256=_digest_of(found.get((index, entry)), hashlib.sha256),
             )
     for _, name in used:
         base, _, version = name.rpartition(":")
@@ -141,46 +141,59 @@ def _folders(logged: Sequence[LoggedArtefact]) -> Iterator[tuple[LoggedArtefact,
         yield each, f"artifacts/{each.name}" + (f".{count}" if count > 1 else "")
 
 
-def files(
-    logged: Sequence[LoggedArtefact], places: Sequence[Path], flag: Flag
-) -> Iterator[ArtefactFile]:
-    """The files of all artefacts, ``artifacts/NAME/PATH``; the bytes are taken only where their MD5 is the right one.
+def keep_files(
+    logged: Sequence[LoggedArtefact], places: Sequence[Path], kept: CollectedFiles, flag: Flag
+) -> dict[tuple[int, Entry], Path | None]:
+    """Keep the files of all artefacts, ``artifacts/NAME/PATH``, and return them by number of artefact and entry.
+
+    The bytes are taken only where their MD5 is the right one.
 
     ``places`` are folders to look in: one laid out by artefacts' names, a copy of W&B's staging folder, or the files.
     A reference is a name of something elsewhere, and no file. What is not found keeps its MD5 in a flag.
+    Raises :class:`ValueError` for more files than a run has.
     """
-    for each, folder in _folders(logged):
+    found: dict[tuple[int, Entry], Path | None] = {}
+    digests: dict[Path, str | None] = {}
+    for index, (each, folder) in enumerate(_folders(logged)):
         if each.elsewhere:
             flag("artefacts", "manifest_elsewhere", folder)
         absent = []
         for entry in sorted(each.entries, key=lambda entry: entry.path):
             if not entry.reference:
-                found = ArtefactFile(
-                    path=f"{folder}/{entry.path}", file=_find(each, entry, places, flag)
-                )
-                yield found
-                if found.file is None:
-                    absent.append(f"{found.path}: md5 {md5_of(entry.digest)}")
+                file = _find(_names(each, entry), _md5(entry), places, digests, flag)
+                found[index, entry] = file
+                path = kept.keep(f"{folder}/{entry.path}", file)
+                if file is None:
+                    absent.append(f"{path}: md5 {md5_of(entry.digest)}")
         if len(absent) > _LISTED:
             absent = [f"{folder}: {len(absent)} files, md5 of the manifest {each.digest}"]
         for detail in absent:
             flag("artefacts", "md5_only", detail)
+    return found
 
 
-def _find(logged: LoggedArtefact, entry: Entry, places: Sequence[Path], flag: Flag) -> Path | None:
-    wanted = _md5(entry)
-    names = [
-        f"{logged.name}/{entry.path}",
-        entry.path,
-        entry.local.replace("\\", "/").rpartition("/")[2],
-    ]
+def _names(logged: LoggedArtefact, entry: Entry) -> list[str]:
+    """What the file of an entry may be called."""
+    local = entry.local.replace("\\", "/").rpartition("/")[2]
+    return [name for name in (f"{logged.name}/{entry.path}", entry.path, local) if _is_plain(name)]
+
+
+def _find(
+    names: Sequence[str],
+    wanted: str | None,
+    places: Sequence[Path],
+    digests: dict[Path, str | None],
+    flag: Flag,
+) -> Path | None:
+    """The file with the MD5 ``wanted``; each is read once, however many entries name it (``digests``)."""
     for place in places:
         for name in names:
-            if not _is_plain(name):
-                continue
-            digest = _digest_below(place, name)
+            file = place / name
+            if file not in digests:
+                digests[file] = _digest_below(place, name)
+            digest = digests[file]
             if digest is not None and digest == wanted:
-                return place / name
+                return file
             if digest is not None:
                 flag("artefacts", "other_content", f"{name}: not the file that was logged")
     return None

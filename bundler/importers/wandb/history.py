@@ -25,6 +25,9 @@ from bundler.importers.wandb.items import ItemReader, Name, Sink, leaves, number
 MAX_POINTS = 5_000_000
 MAX_METRICS = 100_000
 MAX_NAME = 10_000
+MAX_PARTS = 100
+"""Most parts, with dots between them, of the name of a metric."""
+
 _PENDING = 250_000
 _PENDING_BYTES = 64 << 20
 """Values, and bytes of records, that wait as text before they are turned into numbers together."""
@@ -35,6 +38,7 @@ _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 _INFINITE = (math.inf, -math.inf)
 _OWN = ("_step", "_timestamp", "_runtime", "_wandb")
+NAMES_MERGED = "several names are spelled so: one with dots, or one in another"
 MEDIA = "_type"
 """Name in an object that describes a file, a table or a histogram."""
 
@@ -45,8 +49,11 @@ _point = cast(Any, partial(tuple.__new__, MetricPoint))
 class Column:
     """The values of one metric with the rows that they stand in."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, path: Name = ()) -> None:
         self.name = name
+        self.path = path or (name,)
+        """The name with what it was nested in, the first time."""
+        self.is_merged = False
         self.rows = array("I")
         self.values = array("d")
         self.waiting: list[bytes] = []
@@ -98,7 +105,7 @@ class History:
 
     def add(self, record: bytes) -> None:
         """Take a history record. Raises :class:`WireError`."""
-        row = len(self._steps)
+        row = self._next_row()
         count, rest = self._items.read(record, row)
         step = _short_step(rest)
         if step is None:
@@ -150,11 +157,18 @@ class History:
         step = row.get("_step")
         if not isinstance(step, int) or not -_EXACT < step < _EXACT:
             raise WireError(f"a row of step {step!r}", 0)
+        self._next_row()
         self._steps.append(step)
         for name, value in row.items():
             if not is_own(name) or name == "_timestamp":
                 self._take(self._column((name,)), len(self._steps) - 1, value)
         return step
+
+    def _next_row(self) -> int:
+        """The number of the row that comes now. A row needs no values, so these bound it not."""
+        if len(self._steps) >= MAX_POINTS:
+            raise too_large(self._place, f"{MAX_POINTS:,} rows")
+        return len(self._steps)
 
     def last(self, started: int | None) -> tuple[int, int | None]:
         """Step and time of the last row; a row without a time is of the time ``started`` or of the row before."""
@@ -169,8 +183,9 @@ class History:
         self._steps += other._steps
         self._media |= other._media
         pairs = [(self._times, other._times)]
-        pairs += [(self._column((name,)), column) for name, column in other._columns.items()]
+        pairs += [(self._column(column.path), column) for column in other._columns.values()]
         for mine, theirs in pairs:
+            mine.is_merged |= theirs.is_merged
             mine.rows.extend(row + shift for row in theirs.rows)
             mine.values.extend(theirs.values)
             mine.others += theirs.others
@@ -200,6 +215,9 @@ class History:
         flag_counts("not_a_number", others, flag)
         flag_counts("number_as_text", {c.name: c.words for c in metrics if c.words}, flag)
         flag_counts("type_lost", {c.name: c.inexact for c in metrics if c.inexact}, flag)
+        for column in columns:
+            if column.is_merged:
+                flag(f"metrics.{column.name}", "names_merged", NAMES_MERGED)
         # As `flag_steps` does it, of which a second pass over all points would be half of the time.
         flag_counts("duplicate_step", surplus, flag)
         return tuple(points)
@@ -234,9 +252,13 @@ class History:
         if column is None:
             if len(text) > MAX_NAME:
                 raise too_large(self._place, f"{MAX_NAME:,} characters in the name of a metric")
-            column = self._columns[text] = Column(text)
+            if text.count(".") >= MAX_PARTS:
+                raise too_large(self._place, f"{MAX_PARTS:,} parts in the name of a metric")
+            column = self._columns[text] = Column(text, name)
             if len(self._columns) > MAX_METRICS:
                 raise too_large(self._place, f"{MAX_METRICS:,} metrics")
+        elif column.path != name:
+            column.is_merged = True
         return column
 
     def _sink(self, name: Name) -> Sink:
@@ -264,10 +286,12 @@ class History:
         elif MEDIA in value or not value:
             column.others += 1
         else:
-            for name, leaf in leaves((column.name,), value):
+            for name, leaf in leaves(column.path, value):
                 self._column(name).add(row, leaf)
 
     def _count(self) -> None:
+        if len(self._steps) > MAX_POINTS:
+            raise too_large(self._place, f"{MAX_POINTS:,} rows")
         if sum(len(each.values) for each in self._columns.values()) > MAX_POINTS:
             raise too_large(self._place, f"{MAX_POINTS:,} points")
 

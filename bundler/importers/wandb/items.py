@@ -116,6 +116,8 @@ def read_item(item: bytes) -> tuple[Name, bytes]:
         else:
             typed = _typed_bytes(number, kind, value) or typed
     name = tuple(_decoded(each) for each in ([key] if key else nested))
+    if len(name) > MAX_DEPTH:
+        raise WireError(f"a name nested deeper than {MAX_DEPTH}", 0)
     return name, text if typed is None else typed
 
 
@@ -134,6 +136,8 @@ def _name(fields: bytes) -> Name:
                 nested.append(cast(bytes, value))
     except WireError:
         raise KeyError(fields) from None
+    if len(nested) > MAX_DEPTH:
+        raise KeyError(fields)
     return tuple(_decoded(each) for each in ([key] if key else nested))
 
 

@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bundler.importers.collected import CollectedFiles
 from bundler.importers.model import ArtefactFile, ImportedRun
 from bundler.importers.values import Flags, clean
 from bundler.importers.wandb import artefacts as wandb_artefacts
 from bundler.importers.wandb import folder as wandb_folder
-from bundler.importers.wandb.run import Recorded, parameters, recorded
+from bundler.importers.wandb.artefacts import Entry, LoggedArtefact
+from bundler.importers.wandb.datastore import damaged
+from bundler.importers.wandb.history import NAMES_MERGED
+from bundler.importers.wandb.run import Recorded, named_parameters, recorded
 from bundler.importers.wandb.staging import Places
 from bundler.importers.wandb.summary import with_summary
 from bundler.records import CodeVersion, MetricPoint, Scalar, Source, Status
@@ -29,6 +33,7 @@ class Part:
     log: Path | None
     folder: Path | None
     started: int | None = None
+    owner: str = ""
 
     @property
     def label(self) -> str:
@@ -71,14 +76,7 @@ class _Merge:
         logged = [artefact for each in said for artefact in each.artefacts]
         used = list(dict.fromkeys(pair for each in said for pair in each.used))
         started = next((each.run["started"] for each in said if each.run.get("started")), None)
-        places = [
-            *self._places.folders,
-            *(each.folder / "files" for each in self._parts if each.folder),
-        ]
-        own = list(wandb_artefacts.files(logged, places, self._flag))
-        if any(each.file is None for each in own):
-            self._flag("artefacts", "not_staged_here", self._places.advice)
-        found = {each.path: each.file for each in own if each.file is not None}
+        artefacts, found = self._artefacts(files, logged)
         return ImportedRun(
             source=source,
             name=clean(settings.get("name")),
@@ -91,10 +89,32 @@ class _Merge:
             parameters=self._parameters(said, config),
             tags=_tags(said, settings),
             points=points,
-            artefacts=(*files, *own),
+            artefacts=artefacts,
             fidelity=self._flag.all(),
             environment=facts,
         )
+
+    def _artefacts(
+        self, files: Sequence[ArtefactFile], logged: Sequence[LoggedArtefact]
+    ) -> tuple[tuple[ArtefactFile, ...], dict[tuple[int, Entry], Path | None]]:
+        """All files, those of the run and of its artefacts, each at a path of its own; and the latter by entry."""
+        places = [*self._places.folders, *self._own_places()]
+        kept = CollectedFiles(self._flag)
+        try:
+            for each in files:
+                kept.keep(each.path, each.file)
+            found = wandb_artefacts.keep_files(logged, places, kept, self._flag)
+        except ValueError as error:
+            place = self._parts[-1].log or self._parts[-1].folder or Path()
+            raise damaged(place, None, str(error)) from None
+        if None in found.values():
+            self._flag("artefacts", "not_staged_here", self._places.advice)
+        return kept.all(), found
+
+    def _own_places(self) -> list[Path]:
+        """The folders of the runs' own files; one behind a link could be anybody's."""
+        places = [each.folder / "files" for each in self._parts if each.folder]
+        return [each for each in places if not each.is_symlink()]
 
     def _status(self) -> Status:
         """How the last part ended: a process that was killed wrote no record of its end."""
@@ -125,6 +145,8 @@ class _Merge:
             history.extend(other.history)
         points = history.points(said[0].run.get("started"), self._flag)
         summary = {name: value for each in said for name, value in each.values.items()}
+        for name in {name for each in said for name in each.merged}:
+            self._flag(f"metrics.{name}", "names_merged", NAMES_MERGED)
         points = with_summary(points, summary, history, started, self._flag)
         dropped = sum(each.dropped for each in said)
         if dropped:
@@ -133,12 +155,7 @@ class _Merge:
         return points, ended
 
     def _parameters(self, said: Sequence[Recorded], config: Mapping[str, Any]) -> dict[str, Scalar]:
-        found: dict[str, Scalar] = {}
-        for name, value in parameters(dict(config)):
-            written = clean(name) or ""
-            found[written] = clean(value) if isinstance(value, str) else value
-            if value is None:
-                self._flag(f"parameters.{written}", "null_ambiguous", "W&B writes NaN as null too")
+        found = named_parameters(config, self._flag)
         for each in said:
             for name in each.rewritten:
                 detail = "W&B wrote a float as an integer later; the float is kept"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -11,16 +11,20 @@ from typing import Any, cast
 from bundler.importers import protobuf
 from bundler.importers.files import too_large
 from bundler.importers.protobuf import WireError, signed
+from bundler.importers.values import Flag, clean
 from bundler.importers.wandb.artefacts import LoggedArtefact, artefact
 from bundler.importers.wandb.datastore import RecordLog, damaged
 from bundler.importers.wandb.fields import environment_fields, milliseconds, run_fields, text_field
-from bundler.importers.wandb.history import History
-from bundler.importers.wandb.items import MAX_DEPTH, Name, leaves, parsed, read_item
-from bundler.importers.wandb.summary import Summary
+from bundler.importers.wandb.history import NAMES_MERGED, History
+from bundler.importers.wandb.items import Name, leaves, parsed, read_item
+from bundler.importers.wandb.summary import Summary, by_name
 from bundler.records import Scalar
 
 MAX_CONFIG = 64 << 20
 """Most bytes of configuration of one run, all changes of it included."""
+
+_KEPT = 16
+"""Bytes that a value which is there already counts as, each time that the object it is in is set again."""
 
 MAX_ENTRIES = 100_000
 """Most files in the artefacts of one run."""
@@ -41,7 +45,10 @@ class Identity:
 
 @dataclass(slots=True, kw_only=True)
 class Recorded:
-    """All that one record log says. ``values`` are the numbers of the summary, once all is read."""
+    """All that one record log says. ``values`` are the numbers of the summary, once all is read.
+
+    ``merged`` are the names of those that several are called.
+    """
 
     run: dict[str, Any] = field(default_factory=dict)
     tags: list[str] = field(default_factory=list)
@@ -50,6 +57,7 @@ class Recorded:
     history: History
     summary: Summary
     values: dict[str, float] = field(default_factory=dict)
+    merged: set[str] = field(default_factory=set)
     environment: dict[str, Any] = field(default_factory=dict)
     telemetry: dict[str, str] = field(default_factory=dict)
     artefacts: list[LoggedArtefact] = field(default_factory=list)
@@ -91,7 +99,7 @@ def recorded(path: Path) -> Recorded:
             raise damaged(path, offset, str(error)) from None
     try:
         reader.said.history.finish()
-        reader.said.values = dict(reader.said.summary.numbers())
+        reader.said.values, reader.said.merged = by_name(reader.said.summary.numbers())
     except WireError as error:
         raise damaged(path, None, f"in the summary, {error}") from None
     reader.said.truncated = log.truncated
@@ -158,12 +166,14 @@ class _Reader:
                 place.pop(last, None)
 
     def _set(self, name: Name, text: bytes) -> None:
-        if len(name) > MAX_DEPTH:
-            raise WireError(f"a name nested deeper than {MAX_DEPTH}", 0)
         place, last = self._within(name)
         value = parsed(text)
         # A later record of the run repeats the whole configuration, with 1.0 as 1.
         before = dict(leaves(name, place.get(last)))
+        # What is kept is looked at again, however short the record.
+        self._config_bytes += _KEPT * len(before)
+        if self._config_bytes > MAX_CONFIG:
+            raise too_large(self._path, f"{MAX_CONFIG:,} bytes of configuration")
         for path, leaf in leaves(name, value):
             if _was_float(before.get(path), leaf):
                 self.said.rewritten.add(".".join(path))
@@ -246,6 +256,8 @@ def _only_field(data: bytes) -> tuple[int, int]:
         length = length & 0x7F | more << 7
         position += 1
         if more >= 0x80:
+            if most >= 0x80:
+                return 0, 0  # four bytes or more
             length = length & 0x3FFF | most << 14
             position += 1
     found = tag & 7 == protobuf.BYTES and tag < 0x80 and position + length == len(data)
@@ -278,6 +290,20 @@ def parameters(config: dict[str, Any]) -> Iterator[tuple[str, Scalar]]:
                 yield name, text
             else:
                 yield name, leaf
+
+
+def named_parameters(config: Mapping[str, Any], flag: Flag) -> dict[str, Scalar]:
+    """The configuration by names that can be written; what cannot be told from it is flagged."""
+    found: dict[str, Scalar] = {}
+    for name, value in parameters(dict(config)):
+        written = clean(name) or ""
+        if written in found:
+            flag(f"parameters.{written}", "names_merged", f"{NAMES_MERGED}; the first is kept")
+            continue
+        found[written] = clean(value) if isinstance(value, str) else value
+        if value is None:
+            flag(f"parameters.{written}", "null_ambiguous", "W&B writes NaN as null too")
+    return found
 
 
 def _was_float(before: Any, after: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +18,9 @@ from bundler.importers.wandb.items import ItemReader, Name, Sink, leaves, parsed
 MAX_SUMMARY = 64 << 20
 """Most bytes of a summary."""
 
+MAX_REMOVALS = 20_000_000
+"""Most comparisons of a name with those that a summary removes."""
+
 _NOTHING: deque[int] = deque(maxlen=0)
 """Keeps nothing of what is put there."""
 
@@ -27,7 +30,7 @@ class Summary:
 
     def __init__(self, place: Path) -> None:
         self._place = place
-        self._seen = 0
+        self._seen = self._compared = 0
         self._values: dict[Name, deque[bytes]] = {}
         self._items = ItemReader(self._sink)
 
@@ -43,15 +46,25 @@ class Summary:
             self._seen = sum(len(text) for kept in self._values.values() for text in kept)
             if self._seen > MAX_SUMMARY or len(self._values) > MAX_METRICS:
                 raise too_large(self._place, f"{MAX_SUMMARY:,} bytes of summary")
+        removed: set[Name] = set()
         _, rest = self._items.read(record, 0)
         for number, kind, value in protobuf.fields(rest):
             if number == 1 and kind == protobuf.BYTES:
                 self._items.slow(cast(bytes, value), 0)
             elif number == 2 and kind == protobuf.BYTES:
-                name, _ = read_item(cast(bytes, value))
-                for each, kept in self._values.items():
-                    if each[: len(name)] == name:
-                        kept.clear()
+                removed.add(read_item(cast(bytes, value))[0])
+        if removed:
+            self._remove(removed)
+
+    def _remove(self, removed: set[Name]) -> None:
+        """Forget names, and what is nested in them: all of a record at once, which sets first and then removes."""
+        lengths = sorted({len(name) for name in removed})
+        self._compared += len(lengths) * len(self._values)
+        if self._compared > MAX_REMOVALS:
+            raise too_large(self._place, f"{MAX_REMOVALS:,} names to compare with removed ones")
+        for name, kept in self._values.items():
+            if any(name[:length] in removed for length in lengths):
+                kept.clear()
 
     def numbers(self) -> Iterator[tuple[str, float]]:
         """Name and value of what is a number, media left out. Raises :class:`WireError`."""
@@ -60,6 +73,17 @@ class Summary:
         for name, text in values.items():
             if not any(name[:length] in media for length in range(1, len(name))):
                 yield from _numbers(name, parsed(text))
+
+
+def by_name(numbers: Iterable[tuple[str, float]]) -> tuple[dict[str, float], set[str]]:
+    """The last number of each name, and the names that several have."""
+    found: dict[str, float] = {}
+    merged: set[str] = set()
+    for name, number in numbers:
+        if name in found:
+            merged.add(name)
+        found[name] = number
+    return found, merged
 
 
 def summary_numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -140,6 +140,91 @@ def test_states_of_the_server(server, state, status):
     assert (run.status, run.started) == (status, None)
 
 
+def test_rows_that_are_missing_in_a_history_are_flagged(server):
+    server(fake_run())
+    (run,) = read(ADDRESS)
+    assert flags(run)["metrics", "history_incomplete"].startswith("no rows for 1 steps")
+    server(fake_run(historyLineCount=3))
+    (run,) = read(ADDRESS)
+    assert flags(run)["metrics", "history_incomplete"] == "2 of 3 rows that W&B counts"
+    server(fake_run(historyLineCount=2))  # steps may be left out
+    (run,) = read(ADDRESS)
+    assert ("metrics", "history_incomplete") not in flags(run)
+
+
+MD5 = "1B2M2Y8AsgTpgAmY7PhCfg=="
+
+
+def artefact(name: str, kind: str, digest: str | None, **entries: tuple[str, str | None]):
+    made = {
+        path: SimpleNamespace(digest=each, ref=ref, size=1) for path, (each, ref) in entries.items()
+    }
+    manifest = SimpleNamespace(entries=made) if entries else None
+    return SimpleNamespace(name=name, type=kind, digest=digest, manifest=manifest)
+
+
+def test_artefacts_of_the_server_are_data_and_files_by_name(server):
+    logged = [
+        artefact("model:v0", "model", "d1", weights=(MD5, None)),
+        artefact("rows:v1", "dataset", "d2", table=(MD5, None), far=("etag", "s3://b/far")),
+        artefact("bare:v2", "model", "d3"),
+    ]
+    used = [artefact("train:v3", "dataset", "d4"), "valid:v1", artefact("plain", "dataset", None)]
+    server(fake_run(files=list, logged_artifacts=lambda: logged, used_artifacts=lambda: iter(used)))
+    (run,) = read(ADDRESS)
+    assert [(each.name, each.role, each.version, each.tracker_digest) for each in run.data] == [
+        ("rows/table", "output", None, "md5:d41d8cd98f00b204e9800998ecf8427e"),
+        ("rows/far", "output", None, "etag:etag"),
+        ("train", "input", "v3", "manifest-md5:d4"),
+        ("valid", "input", "v1", None),
+        ("plain", "input", None, None),
+    ]
+    assert [each.path for each in run.artefacts] == [
+        "artifacts/model/weights",
+        "artifacts/rows/table",
+    ]
+    detail = "bare:v2: md5 of the manifest d3; its files are not listed"
+    assert flags(run)["artefacts", "not_imported"] == detail
+
+
+def test_an_sdk_that_tells_no_artefacts_is_flagged(server):
+    server(fake_run())
+    (run,) = read(ADDRESS)
+    told = [each.detail for each in run.fidelity if each.flag == "not_imported"]
+    assert told == [
+        "this SDK does not tell logged_artifacts", "this SDK does not tell used_artifacts"
+    ]  # fmt: skip
+
+
+def test_more_artefacts_than_a_run_has_are_refused(server, monkeypatch):
+    monkeypatch.setattr(wandb_online, "MAX_ENTRIES", 1)
+    server(fake_run(logged_artifacts=lambda: ["a:v0", "b:v0"]))
+    refused(ADDRESS, "more than 1 artefacts")
+
+
+def test_names_that_become_one_and_null_are_flagged(server):
+    server(
+        fake_run(config={"a.b": 1, "a": {"b": 2}, "lr": None}, summary={"s.x": 1, "s": {"x": 2}})
+    )
+    (run,) = read(ADDRESS)
+    assert run.parameters == {"a.b": 1, "lr": None}
+    told = {(each.field, each.flag) for each in run.fidelity}
+    assert {
+        ("parameters.a.b", "names_merged"),
+        ("parameters.lr", "null_ambiguous"),
+        ("metrics.s.x", "names_merged"),
+    } <= told
+
+
+def test_an_sdk_of_another_form_is_a_message(server):
+    server(fake_run(lastHistoryStep=None))
+    assert "another version" in refused(ADDRESS, "TypeError").remedy
+    run = fake_run()
+    del run.created_at
+    server(run)
+    refused(ADDRESS, "AttributeError")
+
+
 def test_a_history_that_ends_too_early_is_refused(server):
     server(fake_run(lastHistoryStep=7))
     refused(ADDRESS, "ends at step 2, not at 7")

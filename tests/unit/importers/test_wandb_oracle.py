@@ -309,12 +309,12 @@ def test_a_resumed_run_is_one_run():
     assert run.ended > EXPECTED[second]["run"]["started"]
     folder = Path(first).parent.name
     assert [each.path for each in run.artefacts] == [
+        "artifacts/model.2/model.bin",
+        "artifacts/model/model.bin",
         f"{folder}/output.log",
         f"{folder}/requirements.txt",
         "output.log",
         "requirements.txt",
-        "artifacts/model/model.bin",
-        "artifacts/model.2/model.bin",
     ]
 
 

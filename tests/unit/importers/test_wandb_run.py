@@ -419,8 +419,56 @@ def test_bytes_are_found_in_each_place_and_never_through_a_link_or_out_of_it(tmp
     found = only(log.parent, artefacts=place)
     assert {each.path.removeprefix("artifacts/m/"): each.file for each in found.artefacts} == {
         "a": place / "m" / "a", "b": place / "b", "c": place / "tmp123", "link": None, "dir/secret": None,
-        "../secret": None, "x\0": None, "m": None, "a/b": None, "n" * 300: None,
+        "secret": None, "x_": None, "m": None, "a/b": None, "n" * 200: None,
     }  # fmt: skip
+
+
+def test_a_path_that_leads_upwards_is_renamed_and_files_of_one_path_are_told_apart(tmp_path):
+    found = one(
+        tmp_path,
+        artefact("a", "model", entry("../../etc/x", b"x"), entry("f", b"1"), entry("f", b"2")),
+        artefact("a", "model", entry("f", b"3")),
+        artefact("a.2", "model", entry("f", b"4")),
+    )
+    assert [each.path for each in found.artefacts] == [
+        "artifacts/a.2/f", "artifacts/a.2/f.2", "artifacts/a/etc/x", "artifacts/a/f", "artifacts/a/f.2",
+    ]  # fmt: skip
+    told = [each.detail for each in found.fidelity if each.flag in {"renamed", "same_name"}]
+    assert told == [
+        "'artifacts/a/../../etc/x': artifacts/a/etc/x",
+        "artifacts/a.2/f: artifacts/a.2/f.2",
+        "artifacts/a/f: artifacts/a/f.2",
+    ]
+
+
+def test_a_file_that_many_entries_name_is_read_once(tmp_path, monkeypatch):
+    entries = [entry("big", b"other"), *(entry(f"b{n}", b"q", local="big") for n in range(9))]
+    log = write_log(tmp_path, run(), artefact("m", "model", *entries), done())
+    (log.parent / "files").mkdir()
+    (log.parent / "files" / "big").write_bytes(b"q")
+    read_files = []
+    real = wandb_artefacts._digest_of
+    monkeypatch.setattr(
+        wandb_artefacts, "_digest_of", lambda *some: read_files.append(some[0]) or real(*some)
+    )
+    found = only(tmp_path)
+    assert read_files == [log.parent / "files" / "big"]
+    assert sum(each.file is not None for each in found.artefacts) == 10  # and the file itself
+
+
+def test_a_folder_of_files_behind_a_link_holds_no_artefact(tmp_path):
+    log = write_log(tmp_path / "wandb", run(), artefact("m", "model", entry("s", b"s")), done())
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "s").write_bytes(b"s")
+    (log.parent / "files").symlink_to(tmp_path / "victim")
+    found = only(tmp_path / "wandb")
+    assert [(each.path, each.file) for each in found.artefacts] == [("artifacts/m/s", None)]
+
+
+def test_more_files_than_a_run_has_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("bundler.importers.collected.MAX_FILES", 1)
+    write_log(tmp_path, run(), artefact("m", "model", entry("a"), entry("b")), done())
+    refused(tmp_path, "more than 1 files")
 
 
 def test_the_runs_own_files_may_hold_an_artefact(tmp_path):
@@ -636,6 +684,103 @@ def test_runs_of_two_owners_are_not_merged(tmp_path):
     refused(tmp_path, "different owners")
 
 
+@pytest.mark.parametrize("owners", [("", "one", "two"), ("one", "", "two")])
+def test_a_run_that_names_no_owner_hides_no_second_one(tmp_path, owners):
+    for day, owner in enumerate(owners, start=1):
+        write_log(tmp_path, run(started=1000 * day, more=field(2, owner)), done(), day=day)
+    error = refused(tmp_path, "different owners")
+    named = [f"202601{day:02}" for day, owner in enumerate(owners, start=1) if owner]
+    assert all(day in error.message for day in named)
+
+
+def without_start(identity: str = "abc") -> bytes:
+    return record(17, field(1, identity) + field(3, "p"))
+
+
+def test_a_copy_without_a_start_is_refused_too(tmp_path):
+    for day in (1, 2):
+        write_log(tmp_path, without_start(), history(0, loss=1), done(), day=day)
+    refused(tmp_path, "the same log of run 'abc'")
+
+
+def test_parts_without_a_start_or_without_content_are_no_copies(tmp_path):
+    for day in (1, 2):
+        write_log(tmp_path, without_start(), history(day, loss=day), done(), day=day)
+    for day in (3, 4):
+        write_log(tmp_path, day=day)  # killed before the first record
+    assert values(only(tmp_path), "loss") == [1, 2]
+
+
+def test_a_log_that_becomes_unreadable_is_refused(tmp_path, monkeypatch):
+    for day in (1, 2):
+        write_log(tmp_path, without_start(), history(day, loss=day), done(), day=day)
+
+    def denied(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("hashlib.file_digest", denied)
+    refused(tmp_path, "Permission denied")
+
+
+def test_a_log_beside_the_folders_of_runs_hides_none(tmp_path):
+    write_log(tmp_path / "wandb", run(), done())
+    write_log(tmp_path / "wandb", run("b", started=2000), done(), identity="b")
+    (tmp_path / "wandb" / "run-c.wandb").write_bytes(framed(run("c", started=3000), done()))
+    (tmp_path / "run-d.wandb").write_bytes(framed(run("d", started=4000), done()))
+    assert [each.source.run_id for each in read(tmp_path / "wandb")] == ["abc", "b", "c"]
+    assert [each.source.run_id for each in read(tmp_path)] == ["abc", "b", "c", "d"]
+
+
+def test_a_renamed_folder_is_still_a_run(tmp_path):
+    log = write_log(tmp_path, run(), done(1))
+    log.parent.rename(tmp_path / f"failed_{log.parent.name}")
+    assert WandbImporter().detect(tmp_path) == (tmp_path,)
+    write_log(tmp_path, run("b", started=2000), done(), identity="b")
+    assert [each.status for each in read(tmp_path)] == ["failed", "finished"]
+
+
+def test_what_a_run_saved_itself_is_no_run(tmp_path):
+    log = write_log(tmp_path, run(), done())
+    (log.parent / "files").mkdir()
+    (log.parent / "files" / "saved.wandb").write_bytes(b"")
+    assert [each.path for each in only(log.parent).artefacts] == ["saved.wandb"]
+
+
+def test_the_folder_wandb_behind_a_link_is_refused(tmp_path):
+    write_log(tmp_path / "elsewhere", run(), done())
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "wandb").symlink_to(tmp_path / "elsewhere")
+    refused(tmp_path / "store", "wandb' is a link")
+    assert WandbImporter().detect(tmp_path / "store") == ()
+
+
+def test_a_renamed_folder_behind_a_link_is_refused_and_one_without_runs_is_none(tmp_path):
+    log = write_log(tmp_path / "elsewhere", run(), done())
+    write_log(tmp_path / "wandb", run(), done())
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "wandb" / "data").symlink_to(tmp_path / "empty")
+    assert len(read(tmp_path / "wandb")) == 1
+    (tmp_path / "wandb" / "old").symlink_to(log.parent)
+    refused(tmp_path / "wandb", "old' is a link")
+
+
+def test_a_linked_folder_that_cannot_be_listed_is_no_run(tmp_path, monkeypatch):
+    write_log(tmp_path / "wandb", run(), done())
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "wandb" / "data").symlink_to(tmp_path / "closed")
+    real = type(tmp_path).iterdir
+
+    def denied(self):
+        if self.name in {"data", "inner"}:
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self)
+
+    monkeypatch.setattr(type(tmp_path), "iterdir", denied)
+    assert len(read(tmp_path / "wandb")) == 1
+    (tmp_path / "wandb" / "inner").mkdir()
+    refused(tmp_path / "wandb", "Permission denied")
+
+
 def test_logs_without_their_folders(tmp_path):
     for identity, started in (("b", 1000), ("a", 2000)):
         (tmp_path / f"run-{identity}.wandb").write_bytes(
@@ -692,6 +837,37 @@ def test_a_folder_that_cannot_be_listed_is_refused(tmp_path, monkeypatch):
     assert WandbImporter().detect(tmp_path) == ()
 
 
+# --- names that become one --------------------------------------------------------------------------------------------
+
+
+def test_parameters_that_are_spelled_alike_are_one_and_flagged(tmp_path):
+    found = one(tmp_path, config(item("a.b", 1), item("a", {"b": 2})))
+    assert found.parameters == {"a.b": 1}
+    assert "the first is kept" in flags(found)["parameters.a.b", "names_merged"]
+
+
+def test_metrics_that_are_spelled_alike_are_one_and_flagged(tmp_path):
+    found = one(tmp_path, history(0, **{"m.x": 1.0, "m": {"x": 9.0}}))
+    assert values(found, "m.x") == [1, 9]
+    assert ("metrics.m.x", "names_merged") in flags(found)
+
+
+def test_an_object_and_a_nested_name_are_one_metric(tmp_path):
+    nested = record(2, field(1, item(("m", "x"), {"y": 1})) + field(2, b""))
+    deeper = record(2, field(1, item(("m", "x", "y"), 2)) + field(2, field(1, 1)))
+    found = one(tmp_path, nested, deeper, history(2, m={"x": {"y": 3}}))
+    assert values(found, "m.x.y") == [1, 2, 3]
+    assert not any(flag == "names_merged" for _, flag in flags(found))
+
+
+def test_metrics_of_two_parts_and_of_the_summary_are_compared_too(tmp_path):
+    both = summary(item("s.x", 1), item("s", {"x": 2}))
+    write_log(tmp_path, run(), history(0, **{"m.x": 1.0}), done(), day=1)
+    write_log(tmp_path, run(started=2000), history(0, m={"x": 9.0}), both, done(), day=2)
+    merged_names = {name for name, flag in flags(only(tmp_path)) if flag == "names_merged"}
+    assert merged_names == {"metrics.m.x", "metrics.s.x"}
+
+
 # --- hostile records --------------------------------------------------------------------------------------------------
 
 DEEP = "[" * 5000 + "]" * 5000
@@ -713,6 +889,9 @@ HOSTILE = {
     "a summary that is no JSON": (summary(item("a", None, raw="{")), "in the summary"),
     "an artefact that is no message": (record(8, field(12, b"\xff")), "damaged at byte"),
     "an environment that is no message": (record(26, field(24, b"\xff")), "damaged at byte"),
+    "a metric that is nested too deep": (record(2, field(1, item(("a",) * 70, 1)) + field(2, b"")), "deeper than 64"),
+    "a removed name that is too deep": (config(remove=(field(2, "a") * 70,)), "deeper than 64"),
+    "a name of 200 parts": (history(0, **{".".join("a" * 200): 1}), "parts in the name of a metric"),
     "a name of 20,000 characters": (history(0, **{"x" * 20_000: 1}), "characters in the name of a metric"),
 }  # fmt: skip
 
@@ -739,6 +918,9 @@ def test_a_metric_may_hide_no_second_one(tmp_path):
 
 BOUNDS = {
     "points": (wandb_history, "MAX_POINTS", 3, [history(0, a=1, b=2, c=3, d=4)]),
+    "rows": (wandb_history, "MAX_POINTS", 3, [history(step) for step in range(4)]),
+    "kept configuration": (wandb_run, "MAX_CONFIG", 1000, [config(item("a", {str(n): {} for n in range(20)}))] + [config(item("a", {}))] * 4),
+    "removals": (wandb_summary, "MAX_REMOVALS", 3, [summary(item("a", 1), item("b", 1))] + [summary(remove=(field(1, "z"),))] * 2),
     "metrics": (wandb_history, "MAX_METRICS", 3, [history(0, a=1, b=2, c=3, d=4)]),
     "configuration": (wandb_run, "MAX_CONFIG", 10, [config(item("a", "x" * 20))]),
     "files": (wandb_run, "MAX_ENTRIES", 1, [artefact("m", "model", entry("a"))]),
@@ -752,6 +934,23 @@ def test_everything_is_bounded(tmp_path, monkeypatch, name):
     module, constant, limit, records = BOUNDS[name]
     monkeypatch.setattr(module, constant, limit)
     refused(write_log(tmp_path, run(), *records, done()).parent, "holds more than")
+
+
+def test_the_rows_of_all_parts_are_bounded_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(wandb_history, "MAX_POINTS", 3)
+    for day in (1, 2):
+        log = [run(started=1000 * day), history(0), history(1), done()]
+        write_log(tmp_path, *log, day=day)
+    refused(tmp_path, "more than 3 rows")
+
+
+def test_a_length_of_four_bytes_is_none_of_three():
+    length = 0x200005
+    head = bytes([0x12, length & 0x7F | 0x80, (length >> 7) & 0x7F | 0x80, 0x80])
+    short = (length & 0x3FFF) | (0x80 << 14)
+    assert wandb_run._only_field(head + bytes(short)) == (0, 0)
+    whole = field(2, bytes(20_000))
+    assert wandb_run._only_field(whole) == (2, len(whole) - 20_000)
 
 
 def test_a_summary_that_replaces_itself_is_not_too_large(tmp_path, monkeypatch):

@@ -7,14 +7,15 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from bundler.errors import SourceError, quoted
 
-MAX_LISTING = 512 << 20
+MAX_LISTING = 256 << 20
 """Most bytes of the listing of a folder."""
 
 MAX_FILES = 2_000_000
@@ -22,6 +23,15 @@ MAX_FILES = 2_000_000
 
 _CHUNK = 1 << 20
 """DVC's own: where a chunk begins decides how its legacy digest takes a line end."""
+
+_LONGEST_ENTRY = 64 << 10
+"""Most characters of one entry of a listing: a path of 4,096 bytes in escapes takes 24,576."""
+
+_DECODER = json.JSONDecoder()
+_OPEN = re.compile(r"[ \t\r\n]*\[[ \t\r\n]*(?=\{)")
+_MORE = re.compile(r"[ \t\r\n]*,[ \t\r\n]*(?=\{)")
+_CLOSE = re.compile(r"[ \t\r\n]*\][ \t\r\n]*\Z")
+_NONE = re.compile(r"[ \t\r\n]*\[[ \t\r\n]*\][ \t\r\n]*")
 
 _TEXT = bytes(range(32, 127)) + b"\n\r\t\f\b"
 _LINE = re.compile(rb"[\\\n\r]")
@@ -88,15 +98,11 @@ def folder_sha256(listing: Mapping[str, str]) -> str:
 
 def parse_listing(data: bytes, place: str) -> dict[str, str]:
     """Path → MD5 from the bytes of a ``.dir`` listing. Raises :class:`SourceError` for what is none, or hostile."""
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        raise damaged(place, "not JSON") from None
     listing: dict[str, str] = {}
-    if not isinstance(value, list) or len(value) > MAX_FILES:
-        raise damaged(place, f"not a list of at most {MAX_FILES:,} files")
-    for number, entry in enumerate(value):
-        path, md5 = (entry.get("relpath"), entry.get("md5")) if isinstance(entry, dict) else (0, 0)
+    for number, entry in enumerate(_entries(data, place)):
+        if number >= MAX_FILES:
+            raise damaged(place, f"not a list of at most {MAX_FILES:,} files")
+        path, md5 = entry.get("relpath"), entry.get("md5")
         if not isinstance(path, str) or not _is_inside(path) or path in listing:
             raise damaged(place, f"entry {number} has the path {quoted(path)}")
         if not isinstance(md5, str) or not re.fullmatch(r"[0-9a-f]{32}", md5):
@@ -142,6 +148,30 @@ def unreadable(place: Path, error: OSError) -> SourceError:
         f"{quoted(str(error.filename or place), 200)} cannot be read: {error.strerror or error}",
         remedy="Check path and permissions.",
     )
+
+
+def _entries(data: bytes, place: str) -> Iterator[dict[str, Any]]:
+    """Objects of a JSON list, one at a time: as a whole, 24 MB of brackets would take 700 MB."""
+    try:
+        text = data.decode()
+        before, end = _OPEN.match(text), 0
+        while before is not None:
+            entry, size = _entry(text, before.end())
+            yield entry
+            end = before.end() + size
+            before = _MORE.match(text, end)
+        if not (_CLOSE.match(text, end) if end else _NONE.fullmatch(text)):
+            raise ValueError("no list")  # noqa: TRY301  # as what is no JSON
+    except (ValueError, RecursionError):
+        raise damaged(place, "not JSON, or no list of objects") from None
+
+
+def _entry(text: str, start: int) -> tuple[dict[str, Any], int]:
+    """The object that begins at ``start``, and its length. Raises :class:`ValueError`."""
+    for length in (512, _LONGEST_ENTRY):
+        with suppress(json.JSONDecodeError):
+            return _DECODER.raw_decode(text[start : start + length])
+    raise ValueError("no entry")
 
 
 def _is_inside(path: str) -> bool:

@@ -5,21 +5,14 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
-import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
-from bundler.data_hashes import damaged, kind_of, read_bounded, unreadable
-from bundler.errors import MalformedError, quoted
-from bundler.strict_yaml import parse_yaml
-
-MAX_POINTER_FILE = 16 << 20
-"""Most bytes of a ``.dvc`` file, a ``dvc.lock`` or a ``dvc.yaml``."""
+from bundler.data_hashes import damaged
+from bundler.errors import quoted
 
 MAX_POINTERS = 100_000
 """Most files and folders that one of them names."""
@@ -41,8 +34,6 @@ class Pointer:
     role: Literal["out", "dep"]
     place: str
     md5: str | None
-    size: int | None = None
-    nfiles: int | None = None
     legacy: bool = False
     label: str | None = None
     stage: str | None = None
@@ -57,22 +48,6 @@ class Pointer:
     def outside(self) -> bool:
         """Whether it lies outside the repository: its bytes are then never opened."""
         return is_outside(self.path)
-
-
-def read_pointers(folder: Path) -> tuple[Pointer, ...]:
-    """All pointers that lie in ``folder``, the root of a DVC repository, sorted by place and path.
-
-    Raises :class:`SourceError` for a file that cannot be read as one.
-    """
-    found: list[Pointer] = []
-    for file in _pointer_files(folder):
-        place = file.relative_to(folder).as_posix()
-        if file.name != "dvc.lock":
-            found += pointers_of_file(_yaml(file), place)
-            continue
-        pipeline = file.with_name("dvc.yaml")
-        found += pointers_of_lock(_yaml(file), place, _yaml(pipeline) if _is_file(pipeline) else {})
-    return tuple(sorted(found, key=lambda each: (each.place, each.path, each.role)))
 
 
 def pointers_of_file(value: Any, place: str) -> tuple[Pointer, ...]:
@@ -117,30 +92,6 @@ def is_outside(path: str) -> bool:
     )
 
 
-def _pointer_files(folder: Path) -> Iterator[Path]:
-    """``*.dvc`` files and ``dvc.lock`` below ``folder``, links and DVC's own folder left out."""
-    waiting = [folder]
-    count = 0
-    while waiting:
-        try:
-            with os.scandir(waiting.pop()) as entries:
-                listed = sorted(entries, key=lambda each: each.name)
-        except OSError as error:
-            raise unreadable(folder, error) from None
-        for entry in listed:
-            if entry.is_dir(follow_symlinks=False) and entry.name not in NOT_DATA:
-                waiting.append(Path(entry.path))
-            elif entry.is_file(follow_symlinks=False) and _is_pointer_file(entry.name):
-                count += 1
-                if count > MAX_POINTERS:
-                    raise damaged(str(folder), f"more than {MAX_POINTERS:,} pointer files")
-                yield Path(entry.path)
-
-
-def _is_pointer_file(name: str) -> bool:
-    return name == "dvc.lock" or (name.endswith(".dvc") and name != ".dvc")
-
-
 def _pointers(
     content: Mapping[str, Any], key: str, base: str, place: str, *, stage: str | None
 ) -> list[Pointer]:
@@ -159,8 +110,6 @@ def _pointers(
                 role=role,
                 place=place,
                 md5=md5,
-                size=_count(entry.get("size")),
-                nfiles=_count(entry.get("nfiles")),
                 legacy=md5 is not None and entry.get("hash") != "md5",
                 label=label,
                 stage=stage,
@@ -198,21 +147,3 @@ def _mapping(value: Any, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise damaged(place, "not a mapping of names to values")
     return value
-
-
-def _count(value: Any) -> int | None:
-    sound = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    return value if sound else None
-
-
-def _is_file(place: Path) -> bool:
-    return stat.S_ISREG(kind_of(place))
-
-
-def _yaml(file: Path) -> Any:
-    data = read_bounded(file, MAX_POINTER_FILE)
-    try:
-        return parse_yaml(data)
-    except (MalformedError, ValueError, TypeError, LookupError, ArithmeticError) as error:
-        # PyYAML lets through what int() and datetime() raise.
-        raise damaged(str(file), str(error)) from None

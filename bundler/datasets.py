@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,10 +32,10 @@ from bundler.data_hashes import (
     read_bounded,
     unreadable,
 )
-from bundler.data_pointers import NOT_DATA, Pointer, read_pointers
-from bundler.errors import SourceError, quoted
+from bundler.data_pointers import NOT_DATA, Pointer
+from bundler.errors import quoted
 
-__all__ = ["DataDigest", "DataStore", "Pointer", "State", "read_pointers"]
+__all__ = ["DataDigest", "DataStore", "Pointer", "State"]
 
 State = Literal["verified", "mismatch", "absent", "legacy"]
 """``legacy``: the bytes have the digest, but it is one that lets line ends change."""
@@ -67,14 +66,6 @@ class DataStore:
         self._workspace = workspace
         self._base, self._prefix = (workspace, ".dvc/cache/") if cache is None else (cache, "")
 
-    def verify(self, pointer: Pointer) -> DataDigest:
-        """Hold ``pointer`` against what lies at its path now, or against the cache where nothing lies there."""
-        if pointer.md5 is None or pointer.outside:
-            return _absent(pointer)
-        place = below(self._workspace, pointer.path)
-        found = self._placed(pointer, place) if place is not None else None
-        return self._cached(pointer) if found is None else found
-
     def find(self, pointer: Pointer) -> DataDigest:
         """The bytes that ``pointer`` means, of whatever time: from the cache, or from its path if they still lie there.
 
@@ -83,22 +74,17 @@ class DataStore:
         if pointer.md5 is None or pointer.outside:
             return _absent(pointer)
         found = self._cached(pointer)
-        if found.state == "absent" and (place := below(self._workspace, pointer.path)) is not None:
-            placed = self._placed(pointer, place)
-            if placed is not None and placed.state in {"verified", "legacy"}:
-                return placed
-        return found
+        place = below(self._workspace, pointer.path) if found.state == "absent" else None
+        return (place and self._placed(pointer, place)) or found
 
     def _placed(self, pointer: Pointer, place: Path) -> DataDigest | None:
-        """What lies at ``place``, or ``None`` if that is neither a file nor a folder."""
-        if stat.S_ISREG(kind_of(place)):
-            if pointer.is_folder:
-                return _other(pointer, "a file where a folder was")
-            return _judged(pointer, digest_file(place, legacy=pointer.legacy), place)
-        if not stat.S_ISDIR(kind_of(place)):
+        """What lies at ``place``, or ``None`` if that is anything else than what ``pointer`` means."""
+        kind = kind_of(place)
+        if stat.S_ISREG(kind) and not pointer.is_folder:
+            found = _judged(pointer, digest_file(place, legacy=pointer.legacy), place)
+            return found if found.state != "mismatch" else None
+        if not stat.S_ISDIR(kind) or not pointer.is_folder:
             return None
-        if not pointer.is_folder:
-            return _other(pointer, "a folder where a file was")
         files = dict(_walk(place))
         digests = {path: digest_file(file, legacy=pointer.legacy) for path, file in files.items()}
         sha256 = folder_sha256({path: each.sha256 for path, each in digests.items()})
@@ -106,19 +92,7 @@ class DataStore:
             listing = {path: each.md5s[version] for path, each in digests.items()}
             if folder_md5(listing) == pointer.md5:
                 return _matching(pointer, sha256, tuple(files.items()))
-        known = {path: each.md5s[0] for path, each in digests.items()}
-        return _other(pointer, self._difference(pointer, known), sha256, tuple(files.items()))
-
-    def _difference(self, pointer: Pointer, found: Mapping[str, str]) -> str:
-        """What sets a folder apart from the listing in the cache, where that is sound."""
-        with suppress(SourceError):
-            listed = self._listing(pointer)
-            if listed is not None and folder_md5(listed) == pointer.md5:
-                changed = sorted(
-                    {*listed, *found} - {p for p in listed if found.get(p) == listed[p]}
-                )
-                return f"{len(changed)} files differ, the first is {quoted(changed[0])}"
-        return f"{len(found)} files, not the listing with this MD5"
+        return None
 
     def _cached(self, pointer: Pointer) -> DataDigest:
         if not pointer.is_folder:

@@ -12,7 +12,6 @@ all that git has of it, and it was not merely saved.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,10 +21,11 @@ from pathlib import Path
 from bundler.data_hashes import kind_of
 from bundler.datasets import DataDigest, DataStore, Pointer
 from bundler.errors import SourceError, quoted
+from bundler.importers.collected import temporary_folder, written
 from bundler.importers.dvc import metrics as dvc_metrics
 from bundler.importers.dvc import runs as dvc_runs
 from bundler.importers.dvc.git import Blob, Commit, Objects, Repository
-from bundler.importers.dvc.origins import Before, is_in
+from bundler.importers.dvc.origins import Before, upwards
 from bundler.importers.dvc.pipeline import Pipeline, pipeline_of
 from bundler.importers.dvc.results import MAX_BLOB, Results
 from bundler.importers.dvc.runs import Found
@@ -71,11 +71,11 @@ class DvcImporter:
         found = _runs(place)
         chosen = choose([_experiment(found)], experiment, store)
         with (
-            tempfile.TemporaryDirectory(prefix="aisdp-dvc-") as folder,
+            temporary_folder("aisdp-dvc-") as folder,
             place.repository.objects() as objects,
         ):
             data = DataStore(place.folder, artefacts)
-            reader = _Reader(place, objects, data, chosen, Path(folder), found)
+            reader = _Reader(place, objects, data, chosen, folder, found)
             starts = [(reader.start(each) or 0, each.id, each) for each in found]
             starts.sort(key=lambda each: each[:2])
             yield _Session(reader, [each for _, _, each in starts])
@@ -209,9 +209,10 @@ class _Reader:
         place = self.temporary / (blob.id or hashlib.sha256(path.encode()).hexdigest())
         if not blob.id or not place.exists():
             try:
-                place.write_bytes(tree.read(path, MAX_BLOB))
+                data = tree.read(path, MAX_BLOB)
             except ValueError as error:
                 raise too_large(Path(path), str(error)) from None
+            written(place, data)
         return place
 
     def _code(
@@ -260,19 +261,20 @@ class _Reader:
 def _data_pointers(found: Found, results: Results) -> list[Pointer]:
     pipeline = results.pipeline
     if found.ran and pipeline.is_locked:
-        made = [each.path for each in pipeline.of_stages("out")]
+        made = {each.path for each in pipeline.of_stages("out")}
         return [
             each
             for each in pipeline.of_stages("dep")
-            if not results.in_git(each.path) and not any(is_in(each.path, out) for out in made)
+            if not results.in_git(each.path) and made.isdisjoint(upwards(each.path))
         ]
     if pipeline.has_stages:
         models = {*pipeline.models.values()}
+        around = {above for each in pipeline.declared for above in upwards(each)}
         wanted = [
             each
             for each in pipeline.tracked()
             if each.path not in models
-            and any(is_in(each.path, d) or is_in(d, each.path) for d in pipeline.declared)
+            and (each.path in around or not pipeline.declared.isdisjoint(upwards(each.path)))
         ]
         return sorted(wanted, key=lambda each: each.path)
     if results.tracked.data:
@@ -302,6 +304,8 @@ def _experiment(runs: list[Found]) -> Experiment:
 
 def _flag_limits(found: Found, results: Results, started: int | None, flag: Flags) -> None:
     """Flag what the run as a whole is not."""
+    if found.doubt:
+        flag("run", *found.doubt)
     if not found.ran:
         flag("run", "no_results", "what its commit holds is left from before; DVC keeps no more")
     elif results.saved:

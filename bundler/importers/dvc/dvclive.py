@@ -23,7 +23,7 @@ from bundler.errors import SourceError, quoted
 from bundler.importers.dvc import metrics as dvc_metrics
 from bundler.importers.dvc.values import MAX_FILE, parsed, scalar
 from bundler.importers.experiments import Experiment, choose
-from bundler.importers.files import unreadable, walk
+from bundler.importers.files import below, unreadable, walk
 from bundler.importers.model import ArtefactFile, ImportedRun, ImportSession, MetricPoint, Store
 from bundler.importers.run_folders import ROOT, require_folder
 from bundler.importers.values import Flags, readable_name
@@ -45,10 +45,10 @@ class DvcliveImporter:
     def detect(self, folder: Path) -> tuple[Path, ...]:
         """The folder itself or the folders in it that DVCLive wrote."""
         try:
-            if _is_run(folder):
+            if _has_metrics(folder):
                 return (folder,)
-            return tuple(sorted(each for each in folder.iterdir() if _is_run(each)))
-        except OSError:
+            return tuple(sorted(each for each in folder.iterdir() if _has_metrics(each)))
+        except (OSError, SourceError):
             return ()
 
     def experiments(self, store: Store) -> tuple[str, ...]:
@@ -97,19 +97,41 @@ def _runs(store: Store) -> list[_Run]:
     """All runs of ``store``. Raises :class:`SourceError` if there are none."""
     folder = require_folder(store, "DVCLive", _REMEDY)
     try:
-        if _is_run(folder):
+        if _has_metrics(folder):
             return [_Run(ROOT, folder)]
-        found = sorted(each for each in folder.iterdir() if not each.is_symlink() and _is_run(each))
+        entries = sorted(folder.iterdir())
     except OSError as error:
         raise unreadable(folder, error) from None
+    found = [each for each in entries if not each.is_symlink() and _is_run(each)]
+    _refuse_linked(entries)
+    if not found and _is_run(folder):
+        return [_Run(ROOT, folder)]
     if not found or len(found) > MAX_RUNS:
         number = f"more than {MAX_RUNS:,} runs" if found else "no metrics.json and no plots/metrics"
         raise SourceError(f"{quoted(str(folder), 200)} holds {number}", remedy=_REMEDY)
     return [_Run(readable_name(each.name, Flags(), "run"), each) for each in found]
 
 
+def _refuse_linked(entries: list[Path]) -> None:
+    """A link to a run that lies elsewhere, or to nothing: the run would be left out. One beside it is read itself."""
+    for each in entries:
+        if each.is_symlink():
+            target = Path(os.path.realpath(each))
+            beside = target.parent == Path(os.path.realpath(each.parent))
+            if not kind_of(target) or (_is_run(target) and not beside):
+                raise SourceError(
+                    f"{quoted(str(each), 200)} is a link to a run or to nothing",
+                    remedy="Put the run's folder itself there, or remove the link.",
+                )
+
+
+def _has_metrics(folder: Path) -> bool:
+    return any(kind_of(folder / each) for each in (dvc_metrics.SUMMARY, dvc_metrics.FOLDER))
+
+
 def _is_run(folder: Path) -> bool:
-    return (folder / dvc_metrics.SUMMARY).is_file() or (folder / dvc_metrics.FOLDER).is_dir()
+    """Whether DVCLive wrote anything there: a run that crashed early has no metrics."""
+    return _has_metrics(folder) or any(kind_of(folder / each) for each in (_PARAMETERS, *_REPORTS))
 
 
 def _read(run: _Run, experiment: Experiment) -> ImportedRun:
@@ -176,7 +198,8 @@ def _last(run: _Run, flag: Flags) -> Iterator[dvc_metrics.Value]:
 def _logged(run: _Run, flag: Flags) -> Iterator[MetricPoint]:
     """Points of all series of a run, metric by metric."""
     known: dict[str, Path] = {}
-    for each in walk(run.folder / "plots" / "metrics", "", flag):
+    folder = below(run.folder, "plots/metrics", flag)
+    for each in walk(folder, "", flag) if folder is not None else ():
         metric = dvc_metrics.series_name(each.path)
         if metric is None or each.file is None:
             continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -17,14 +18,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+from bundler.data_hashes import kind_of, read_bounded
 from bundler.errors import SourceError, quoted
+from bundler.importers.collected import unkept
+from bundler.importers.dvc.ownership import require_own
 
 MAX_ENTRIES = 2_000_000
 """Most files of a commit, refs of a repository or commits of its history: a tree can name itself many times."""
 
 MAX_OUTPUT = 512 << 20
+"""Most bytes that one command may write."""
+
+_MAX_ANSWER = 1 << 20
+"""Most bytes of an answer, or of one entry of a list."""
+
+_MAX_LOG = 16 << 20
+"""Most bytes of the log of a ref."""
+
+_MAX_KEPT = 200_000
+"""So many files are kept of commits that were listed, of all commits together: each is asked for several times."""
 
 _ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_OWN_CONFIG = ("config", "--no-includes", "--file")
 _HARMLESS = (
     "--no-optional-locks",
     "--no-pager",
@@ -60,8 +75,13 @@ class Repository:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._trees: dict[str, dict[str, Blob]] = {}
         # Names of commits and refs are checked where they come in: an option among them would be git's.
-        self._git("rev-parse", "--git-dir")
+        git_dir = self._path("--absolute-git-dir")
+        worktree = self._maybe(*_OWN_CONFIG, str(git_dir / "config"), "--get", "core.worktree")
+        require_own(
+            self._path("--show-toplevel"), git_dir, self._path("--git-common-dir"), worktree
+        )
 
     def refs(self, prefix: str) -> list[tuple[str, str]]:
         """Name and commit of all refs below ``prefix``, by name; what does not lead to a commit is left out."""
@@ -69,22 +89,31 @@ class Repository:
             "--format=%(refname)%00%(objectname)%00%(*objectname)%00%(objecttype)%00%(*objecttype)"
         )
         found = []
-        for line in self._git("for-each-ref", form, prefix).split("\n"):
+        for line in self._lines("refs", "for-each-ref", form, prefix, end=b"\n"):
             name, own, peeled, kind, inner = (line + "\0\0\0\0").split("\0")[:5]
             if kind == "commit" or inner == "commit":
                 found.append((name, own if kind == "commit" else peeled))
         return found
 
-    def stashed(self, ref: str) -> list[tuple[str, str]]:
-        """Commit and message of each entry of the stash ``ref``, newest first."""
-        if not any(name == ref for name, _ in self.refs(ref)):
+    def log(self, ref: str) -> list[tuple[str, str]]:
+        """Commit and message of each entry of the log of ``ref``, newest first; none if git keeps no log of it.
+
+        Not git's own walk, which leaves out an entry whose commit is not there.
+        """
+        file = self._path("--git-path", f"logs/{ref}")
+        if not stat.S_ISREG(kind_of(file)):
             return []
-        # Not rev-list: that leaves out the messages.
+        pairs = []
+        for line in _text(read_bounded(file, _MAX_LOG)).split("\n"):
+            entry, _, message = line.partition("\t")
+            if entry:
+                pairs.append((_checked([*entry.split(" ", 2), "", ""][1]), message))
+        return pairs[::-1]
+
+    def subject(self, commit: str) -> str:
+        """The first line of the message of ``commit``."""
         quiet = ("--no-patch", "--no-decorate", "--no-show-signature", "--encoding=UTF-8")
-        walk = ("log", "--walk-reflogs", "--format=%H%x00%gs", *quiet)
-        text = self._git(*walk, ref, "--")
-        pairs = [line.split("\0", 1) for line in text.split("\n") if "\0" in line]
-        return [(commit, message) for commit, message in pairs]
+        return self._git("log", "-1", "--format=%s", *quiet, _checked(commit), "--").strip()
 
     def head(self) -> str | None:
         """The commit of HEAD, or ``None`` before the first one."""
@@ -96,7 +125,8 @@ class Repository:
 
     def remote(self) -> str | None:
         """The URL of the remote ``origin`` as it is configured."""
-        return self._maybe("config", "--get", "remote.origin.url")
+        # What it includes lies elsewhere, and is not the repository's to show.
+        return self._maybe("config", "--local", "--no-includes", "--get", "remote.origin.url")
 
     def changing(self, paths: tuple[str, ...], extra: set[str]) -> list[str]:
         """Commits of all branches, tags, HEAD and ``extra`` that changed a file of ``paths``, oldest first.
@@ -105,28 +135,21 @@ class Repository:
         """
         heads = [*(["HEAD"] if self.head() else []), *map(_checked, sorted(extra))]
         walk = ("rev-list", "--full-history", "--topo-order", "--reverse", "--branches", "--tags")
-        found = self._git(*walk, *heads, "--", *paths).split()
-        if len(found) > MAX_ENTRIES:
-            raise self._refused(f"more than {MAX_ENTRIES:,} commits with results")
-        return found
+        what = "commits with results"
+        return list(self._lines(what, *walk, *heads, "--", *paths, end=b"\n"))
 
     def added(self, commits: list[str], pattern: str) -> set[str]:
         """Paths of the files that any of ``commits`` added, of those that git's pathspec ``pattern`` matches."""
+        form = ("-m", "-r", "-z", "--root", "--no-commit-id", "--name-only", "--diff-filter=A")
+        what = ("diff-tree", "--stdin", *form, "--no-renames", "--relative", "--", pattern)
         # A file, since git may not take more before somebody has read what it says.
-        with tempfile.TemporaryFile() as given:
-            given.write("".join(f"{_checked(each)}\n" for each in commits).encode())
-            given.seek(0)
-            form = ("-m", "-r", "-z", "--root", "--no-commit-id", "--name-only", "--diff-filter=A")
-            found = set()
-            listed = self._lines(
-                *("diff-tree", "--stdin", *form, "--no-renames", "--relative", "--", pattern),
-                given=given,
-            )
-            for path in listed:
-                found.add(path)
-                if len(found) > MAX_ENTRIES:
-                    raise self._refused(f"more than {MAX_ENTRIES:,} pointers to data")
-        return found
+        with _temporary_file() as given:
+            try:
+                given.write("".join(f"{_checked(each)}\n" for each in commits).encode())
+                given.seek(0)
+            except OSError as error:
+                raise unkept(error) from None
+            return set(self._lines("pointers to data", *what, given=given))
 
     def has(self, commit: str) -> bool:
         """Whether the commit with this full id is there."""
@@ -138,11 +161,11 @@ class Repository:
 
     def files(self, commit: str) -> dict[str, Blob]:
         """The files of the folder in ``commit``, by path; links and submodules are left out."""
+        if commit in self._trees:
+            return self._trees[commit]
         files = {}
-        listed = self._lines("ls-tree", "-r", "-l", "-z", "--full-tree", f"{_checked(commit)}:./")
-        for number, entry in enumerate(listed):
-            if number >= MAX_ENTRIES:
-                raise self._refused(f"commit {commit} has more than {MAX_ENTRIES:,} files")
+        what = f"files in commit {_checked(commit)}"
+        for entry in self._lines(what, "ls-tree", "-r", "-l", "-z", "--full-tree", f"{commit}:./"):
             meta, _, path = entry.partition("\t")
             mode, kind, blob, size = meta.split()
             if kind != "blob" or mode == "120000":
@@ -150,13 +173,14 @@ class Repository:
             if not size.isdigit():
                 raise self._refused(f"commit {commit} lacks the bytes of {quoted(path)}")
             files[path] = Blob(blob, int(size))
+        if len(files) + sum(map(len, self._trees.values())) <= _MAX_KEPT:
+            self._trees[commit] = files
         return files
 
     def working(self) -> Iterator[str]:
         """Paths of what is in the folder's working tree, tracked or not, without what git ignores."""
-        return self._lines(
-            "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", "."
-        )
+        form = ("-z", "--cached", "--others", "--exclude-standard")
+        return self._lines("files in the working tree", "ls-files", *form, "--", ".")
 
     @contextmanager
     def objects(self) -> Iterator[Objects]:
@@ -170,21 +194,9 @@ class Repository:
             finally:
                 git.kill()
 
-    def _lines(self, *arguments: str, given: IO[bytes] | None = None) -> Iterator[str]:
-        """What git writes, cut at NULs, as it comes: a small repository can list without end."""
-        with subprocess.Popen(  # fixed program, no shell
-            self._command(*arguments), stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_environment()
-        ) as git:  # fmt: skip
-            stream, rest = cast(IO[bytes], git.stdout), b""
-            try:
-                while chunk := stream.read(1 << 16):
-                    *whole, rest = (rest + chunk).split(b"\0")
-                    yield from map(_text, whole)
-                words = cast(IO[bytes], git.stderr).read(4096)
-            finally:
-                git.kill()
-        if git.returncode:
-            raise self._refused(_fatal(words))
+    def _path(self, *question: str) -> Path:
+        """What git says of a place of its own."""
+        return self._folder / self._git("rev-parse", *question).removesuffix("\n")
 
     def _maybe(self, *arguments: str) -> str | None:
         try:
@@ -193,15 +205,55 @@ class Repository:
             return None
 
     def _git(self, *arguments: str) -> str:
+        """A short answer."""
+        found = b""
+        for chunk in self._chunks(*arguments):
+            found += chunk
+            if len(found) > _MAX_ANSWER:
+                raise self._refused(f"more than {_MAX_ANSWER:,} bytes from {arguments[0]}")
+        return _text(found)
+
+    def _lines(
+        self, what: str, *arguments: str, end: bytes = b"\0", given: IO[bytes] | None = None
+    ) -> Iterator[str]:
+        """A list, cut at ``end``, as it comes: a small repository can list without end. ``what``: its entries."""
+        count, rest = 0, b""
+        for chunk in self._chunks(*arguments, given=given):
+            *whole, rest = (rest + chunk).split(end)
+            count += len(whole)
+            if count > MAX_ENTRIES or len(rest) > _MAX_ANSWER:
+                raise self._refused(f"more than {MAX_ENTRIES:,} {what}, or one that is too long")
+            yield from map(_text, whole)
+        if rest:
+            yield _text(rest)
+
+    def _chunks(self, *arguments: str, given: IO[bytes] | None = None) -> Iterator[bytes]:
+        """What git writes, as it comes, bounded. Raises :class:`SourceError` if it fails."""
+        # Its errors go to a file: a pipe that nobody reads meanwhile would stop it.
+        with _temporary_file() as errors, self._started(arguments, given, errors) as git:
+            stream, left = cast(IO[bytes], git.stdout), MAX_OUTPUT
+            try:
+                while chunk := stream.read1(1 << 16):  # type: ignore[attr-defined]  # it is buffered
+                    left -= len(chunk)
+                    if left < 0:
+                        raise self._refused(f"more than {MAX_OUTPUT:,} bytes from {arguments[0]}")
+                    yield chunk
+                git.wait()
+            finally:
+                git.kill()
+            if git.returncode:
+                errors.seek(0)
+                raise self._refused(_fatal(errors.read(4096)))
+
+    def _started(
+        self, arguments: tuple[str, ...], given: IO[bytes] | None, errors: IO[bytes]
+    ) -> subprocess.Popen[bytes]:
         try:
-            done = subprocess.run(  # fixed program, no shell
-                self._command(*arguments), check=False, capture_output=True, env=_environment()
-            )
+            return subprocess.Popen(  # fixed program, no shell
+                self._command(*arguments), stdin=given, stdout=subprocess.PIPE, stderr=errors, env=_environment()
+            )  # fmt: skip
         except FileNotFoundError:
             raise SourceError("git is not installed", remedy="Install git.") from None
-        if done.returncode:
-            raise self._refused(_fatal(done.stderr))
-        return _text(done.stdout)
 
     def _command(self, *arguments: str) -> list[str]:
         return ["git", *_HARMLESS, "-C", str(self._folder), *arguments]
@@ -288,6 +340,13 @@ def blob_id(data: bytes, like: str) -> str:
     return hashlib.new(
         name, f"blob {len(data)}\0".encode() + data, usedforsecurity=False
     ).hexdigest()
+
+
+def _temporary_file() -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise unkept(error) from None
 
 
 def _checked(identity: str) -> str:

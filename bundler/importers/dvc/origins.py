@@ -10,9 +10,8 @@ by a commit that brought a run's results, and must be neither below a folder of 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from posixpath import dirname
 
 from bundler.data_pointers import Pointer
 from bundler.importers.dvc.git import Blob
@@ -63,11 +62,9 @@ class LiveFolders:
 
     def _owner(self, path: str) -> str | None:
         """The innermost folder of DVCLive around ``path``; the root has no more than DVCLive's own files."""
-        folder = path
-        while folder:
+        for folder in upwards(path):
             if folder in self.own or folder in self.left:
                 return folder
-            folder = dirname(folder)
         found = _LIVE.fullmatch(path)
         return "." if found and not found[1] else None
 
@@ -79,11 +76,10 @@ def live_folders(folders: set[str], before: Before, pipeline: Pipeline, flag: Fl
     """
     if len(folders) < 2:
         return LiveFolders(own=frozenset(folders))
-    outs = [each.path for each in pipeline.of_stages("out")]
+    outs = {each.path for each in pipeline.of_stages("out")}
+    around = {above for each in outs for above in upwards(each)}
     made = {
-        folder
-        for folder in folders
-        if any(is_in(folder, out) or (is_in(out, folder) and folder != ".") for out in outs)
+        folder for folder in folders if not outs.isdisjoint(upwards(folder)) or folder in around
     }
     own = made | (_changed(_LIVE, folders, before) or _changed(_PARAMETERS, folders, before))
     if not own or not before.is_known:
@@ -146,6 +142,8 @@ def _doubt(before: Before, *, came: bool, is_new: bool) -> str | None:
     return "it was changed with the run's results" if is_new else None
 
 
-def is_in(path: str, folder: str) -> bool:
-    """Whether ``path`` is ``folder`` or lies in it."""
-    return path == folder or path.startswith(f"{folder}/")
+def upwards(path: str) -> Iterator[str]:
+    """``path`` and each folder above it, but the root."""
+    yield path
+    while "/" in path and (path := path.rpartition("/")[0]):
+        yield path

@@ -28,7 +28,7 @@ MAX_RESULT = 256 << 20
 """Most bytes of a result file of the working tree."""
 
 _EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38}|[0-9a-f]{62})/(.+)")
-_STASHED = re.compile(r"commit: dvc-exp:[0-9a-f]+:([0-9a-f]+):([^~^:\\?\[\]*]*)")
+_STASHED = re.compile(r"(?:commit: )?dvc-exp:[0-9a-f]+:([0-9a-f]+):([^~^:\\?\[\]*]*)(?::.*)?\Z")
 _QUEUES: tuple[tuple[Kind, str], ...] = (
     ("failed", "refs/exps/celery/failed"),
     ("queued", "refs/exps/celery/stash"),
@@ -41,12 +41,16 @@ Results = frozenset[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A run by its commit (that of HEAD for the working tree). ``baseline``: what an experiment started from."""
+    """A run by its commit (that of HEAD for the working tree). ``baseline``: what an experiment started from.
+
+    ``doubt``: name and detail of a fidelity flag, for an entry of the queue that is not as DVC writes it.
+    """
 
     kind: Kind
     commit: str
     name: str | None
     baseline: str | None = None
+    doubt: tuple[str, str] | None = None
 
     @property
     def id(self) -> str:
@@ -65,7 +69,8 @@ def find(repository: Repository, working: WorkingTree, metrics: set[str]) -> lis
     for each in (*_experiments(repository), *_queued(repository)):
         known = runs.setdefault(each.commit, each)
         if known is not each and known.kind == each.kind:
-            runs[each.commit] = replace(known, name=f"{known.name}, {each.name}")
+            both = ", ".join(name for name in (known.name, each.name) if name)
+            runs[each.commit] = replace(known, name=both or None)
     seen = {_results(repository.files(run.commit), metrics) for run in runs.values() if run.ran}
     baselines = {run.baseline for run in runs.values() if run.baseline is not None}
     names = _names(repository)
@@ -92,13 +97,30 @@ def _experiments(repository: Repository) -> Iterator[Found]:
 
 
 def _queued(repository: Repository) -> Iterator[Found]:
+    """Entries of the queues. A ref holds its newest one, git's log of the ref all, but a clone has no logs."""
     for kind, ref in _QUEUES:
-        for commit, message in repository.stashed(ref):
-            parts = _STASHED.match(message)
-            if parts is not None and is_id(commit):
-                baseline = parts[1] if is_id(parts[1]) else None
-                name = clean(parts[2]) or None
-                yield Found(kind=kind, commit=commit, name=name, baseline=baseline)
+        tip = dict(repository.refs(ref)).get(ref)
+        if tip is None:
+            continue
+        entries = repository.log(ref)
+        if not entries or entries[0][0] != tip:
+            lost = ("queue_log_missing", f"git has no log of {ref} to its end: others may be lost")
+            yield _entry(kind, tip, repository.subject(tip), lost)
+        for commit, message in entries:
+            yield _entry(kind, commit, message, None)
+
+
+def _entry(kind: Kind, commit: str, message: str, doubt: tuple[str, str] | None) -> Found:
+    parts = _STASHED.match(message)
+    if parts is None:
+        doubt = doubt or (
+            "queue_entry_unnamed",
+            "its message names neither experiment nor baseline",
+        )
+        return Found(kind=kind, commit=commit, name=None, doubt=doubt)
+    baseline = parts[1] if is_id(parts[1]) else None
+    name = clean(parts[2]) or None
+    return Found(kind=kind, commit=commit, name=name, baseline=baseline, doubt=doubt)
 
 
 def _names(repository: Repository) -> dict[str, str]:

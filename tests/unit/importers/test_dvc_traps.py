@@ -16,6 +16,7 @@ from bundler.errors import SourceError
 from bundler.importers.dvc import DvcImporter
 from bundler.importers.dvc import git as dvc_git
 from bundler.importers.dvc import metrics as dvc_metrics
+from bundler.importers.dvc import origins as dvc_origins
 from bundler.importers.dvc import results as dvc_results
 from bundler.importers.dvc.git import Blob, Repository
 from bundler.importers.dvc.trees import WorkingTree
@@ -651,7 +652,147 @@ def test_git_that_fails_midway_is_an_error(pipeline):
     with pytest.raises(SourceError, match="fatal"):
         repository_.files(git_head(pipeline))
     with pytest.raises(SourceError, match="git in"):
-        list(repository_._lines("ls-files", "--bad-option"))
+        list(repository_._lines("files", "ls-files", "--bad-option"))
+
+
+@pytest.mark.parametrize("name", ["MAX_OUTPUT", "MAX_ENTRIES"])
+def test_what_git_says_is_bounded(name, pipeline, monkeypatch):
+    repository_ = Repository(pipeline)
+    monkeypatch.setattr(dvc_git, name, 1)
+    for ask in (
+        lambda: repository_.refs("refs"),
+        lambda: list(repository_.working()),
+        lambda: repository_.changing((":(glob)**",), set()),
+        lambda: repository_.files(git(pipeline, "rev-parse", "HEAD")),
+    ):
+        with pytest.raises(SourceError, match="more than 1 "):
+            ask()
+    monkeypatch.setattr(dvc_git, "_MAX_ANSWER", 1)
+    with pytest.raises(SourceError, match="more than 1 bytes from log"):
+        repository_.subject(git(pipeline, "rev-parse", "HEAD"))
+
+
+def test_each_commit_is_listed_once_while_there_is_room(pipeline, monkeypatch):
+    asked = []
+    before = Repository._lines
+    monkeypatch.setattr(Repository, "_lines", lambda self, *a, **k: asked.append(a[-1]) or before(self, *a, **k))  # fmt: skip
+    assert len(read(pipeline)) == 8
+    listed = [each for each in asked if each.endswith(":./")]
+    assert len(listed) == len(set(listed))
+    asked.clear()
+    monkeypatch.setattr(dvc_git, "_MAX_KEPT", 0)
+    assert len(read(pipeline)) == 8
+    assert len([each for each in asked if each.endswith(":./")]) > len(listed)
+
+
+def test_a_warning_for_every_line_does_not_stop_git(pipeline):
+    """More on its error output than a pipe holds, before it ends."""
+    script = "while :; do echo warning >&2; n=x$n; [ ${#n} -gt 9000 ] && break; done; echo a"
+    repository_ = Repository(pipeline)
+    repository_._command = lambda *_: ["sh", "-c", script]
+    assert repository_._git("x") == "a\n"
+
+
+def test_without_a_temporary_folder_it_is_said(tmp_path, monkeypatch):
+    folder = made(tmp_path, dvc_lock=lock(), dvc_yaml=STAGE)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    assert "TMPDIR" in refused(folder, "temporary folder").remedy
+
+
+# --- the queue ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["failed", "stash"])
+def test_an_entry_of_the_queue_without_a_log_is_a_run_as_in_a_mirror_clone(kind, pipeline):
+    before = {run.source.run_id: run for run in read(pipeline)}
+    (pipeline / ".git" / "logs" / "refs" / "exps" / "celery" / kind).unlink()
+    after = {run.source.run_id: run for run in read(pipeline)}
+    assert after.keys() == before.keys()
+    name = {"failed": "crashed", "stash": "later"}[kind]
+    (run,) = [each for each in after.values() if each.name == name]
+    assert run.tags == before[run.source.run_id].tags
+    assert ("run", "queue_log_missing") in flags(run)
+
+
+def test_an_entry_with_another_message_and_a_log_that_ends_earlier_lose_nothing(tmp_path):
+    folder = made(tmp_path, dvc_lock=lock(), dvc_yaml=STAGE)
+    ref, ids = "refs/exps/celery/failed", []
+    for number in range(3):
+        commit(folder, f"other {number}")
+        ids.append(git(folder, "rev-parse", "HEAD"))
+        git(folder, "update-ref", "--create-reflog", "-m", "something else", ref, ids[-1])
+    log = folder / ".git" / "logs" / ref
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:2]))
+    failed = {run.source.run_id: run for run in read(folder) if run.status == "failed"}
+    assert failed.keys() == set(ids)
+    words = [{flag for _, flag in flags(failed[each])} & {"queue_log_missing", "queue_entry_unnamed"} for each in ids]  # fmt: skip
+    assert words == [{"queue_entry_unnamed"}] * 2 + [{"queue_log_missing"}]
+
+
+def test_an_entry_of_the_queue_whose_commit_is_gone_is_an_error(tmp_path):
+    folder = made(tmp_path, dvc_lock=lock(), dvc_yaml=STAGE)
+    head = git(folder, "rev-parse", "HEAD")
+    git(folder, "update-ref", "--create-reflog", "-m", "x", "refs/exps/celery/failed", head)
+    log = folder / ".git" / "logs" / "refs/exps/celery/failed"
+    log.write_text(f"{'0' * 40} {'1' * 40} T <t> 1 +0000\tx\n" + log.read_text())
+    refused(folder, "1" * 40)
+    log.write_text("junk\n" + log.read_text())
+    refused(folder, "for an object")
+
+
+# --- whose repository -----------------------------------------------------------------------------------------------------
+
+
+def test_a_repository_that_a_file_or_a_link_names_is_not_read(tmp_path):
+    other = made(tmp_path, dvc_lock=lock(), dvc_yaml=STAGE)
+    write(tmp_path / "store" / ".dvc" / "config", "")
+    entry_ = write(tmp_path / "store" / ".git", f"gitdir: {other}/.git\n")
+    assert "ordinary clone" in refused(tmp_path / "store", "does not name it").remedy
+    entry_.unlink()
+    entry_.symlink_to(other / ".git")
+    refused(tmp_path / "store", "does not name it")
+
+
+def test_a_repository_that_leads_elsewhere_is_not_read(tmp_path):
+    other = made(tmp_path, dvc_lock=lock(), dvc_yaml=STAGE)
+    for number, change in enumerate(("core.worktree", "commondir", "refs", "objects")):
+        store = repository(tmp_path / f"store{number}", dvc_lock=lock())
+        place = store / ".git" / change
+        if change == "core.worktree":
+            git(store, "config", change, str(other))
+        elif change == "commondir":
+            place.write_text(f"{other}/.git\n")
+        else:
+            place.rename(tmp_path / f"kept{number}")
+            place.symlink_to(other / ".git" / change)
+        refused(store, "does not name it|has a link")
+
+
+def test_worktrees_and_submodules_are_read(tmp_path):
+    folder = repository(tmp_path / "made", dvc_lock=lock(), dvc_yaml=STAGE)
+    git(folder, "worktree", "add", "-q", str(tmp_path / "tree"))
+    assert {run.name for run in read(tmp_path / "tree")} == {run.name for run in read(folder)}
+    above = repository(tmp_path / "above", a_txt="a")
+    git(above, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(folder), "sub")
+    assert (above / "sub" / ".git").is_file()
+    assert [run.source.run_id for run in read(above / "sub")] == [git(folder, "rev-parse", "HEAD")]
+
+
+def test_what_the_configuration_includes_is_not_shown(tmp_path):
+    folder = made(tmp_path, dvc_lock=lock(), dvc_yaml=STAGE)
+    secret = write(tmp_path / "secret", '[remote "origin"]\n\turl = ssh://host.example/secret\n')
+    git(folder, "config", "include.path", str(secret))
+    assert {run.code.repository for run in read(folder)} == {None}
+
+
+# --- many -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_path_that_begins_with_a_slash_has_an_end():
+    assert list(dvc_origins.upwards("/a/b")) == ["/a/b", "/a"]
+    assert list(dvc_origins.upwards("a/b/c")) == ["a/b/c", "a/b", "a"]
+    assert list(dvc_origins.upwards("")) == [""]
+    assert not dvc_origins.LiveFolders().is_left("/a/b")
 
 
 def test_a_git_process_that_has_ended_is_an_error(tmp_path):

@@ -247,13 +247,43 @@ def test_links_are_refused(path, tmp_path):
 def test_links_to_series_runs_and_artefacts_are_not_followed(tmp_path):
     made(tmp_path / "store" / "run")
     made(tmp_path / "other")
-    (tmp_path / "store" / "linked").symlink_to(tmp_path / "other")
+    (tmp_path / "store" / "latest").symlink_to(tmp_path / "store" / "run")
     (tmp_path / "store/run/plots/metrics/b.tsv").symlink_to(tmp_path / "other/plots/metrics/loss.tsv")  # fmt: skip
     (tmp_path / "store/run/model.bin").symlink_to(tmp_path / "other" / "metrics.json")
     (run,) = read(tmp_path / "store")
     assert {point.metric for point in run.points} == {"loss"}
     assert run.artefacts == ()
     assert ("artefacts", "symlink_skipped") in flags(run)
+
+
+@pytest.mark.parametrize("target", ["other", "nowhere"])
+def test_a_link_to_a_run_that_lies_elsewhere_or_to_nothing_is_refused(target, tmp_path):
+    made(tmp_path / "store" / "run")
+    made(tmp_path / "other")
+    (tmp_path / "store" / "linked").symlink_to(tmp_path / target)
+    assert "the run's folder itself" in refused(tmp_path / "store", "linked' is a link").remedy
+
+
+def test_a_folder_above_the_series_that_is_a_link_is_not_followed(tmp_path):
+    made(tmp_path / "other")
+    write(tmp_path / "run" / "metrics.json", "{}")
+    (tmp_path / "run" / "plots").symlink_to(tmp_path / "other" / "plots")
+    (run,) = read(tmp_path / "run")
+    assert run.points == ()
+    assert "plots" in details(run, "artefacts", "symlink_skipped")
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "dvc.yaml", "report.html", "report.md"])
+def test_a_run_that_crashed_before_its_first_metric_is_a_run(name, tmp_path):
+    made(tmp_path / "whole")
+    write(tmp_path / "crashed" / name, "lr: 0.9\n")
+    runs = {run.name: run for run in read(tmp_path)}
+    assert runs.keys() == {"whole", "crashed"}
+    assert (runs["crashed"].status, runs["crashed"].points) == ("unknown", ())
+    assert ("metrics", "missing") in flags(runs["crashed"])
+    (alone,) = read(tmp_path / "crashed")
+    assert alone.name == "crashed"
+    assert DvcliveImporter().detect(tmp_path / "crashed") == ()
 
 
 def test_sizes_and_points_are_bounded(tmp_path, monkeypatch):

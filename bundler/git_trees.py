@@ -33,8 +33,10 @@ def blob_id(data: bytes, like: str) -> str:
     return _object_id("blob", data, like)
 
 
-def tree_id(entries: Iterable[TreeEntry], like: str) -> str:
+def tree_id(entries: Iterable[TreeEntry], like: str, *, listed: bool = True) -> str:
     """The id of the folder that holds ``entries``, in the hash of the id ``like``.
+
+    ``listed``: folders are listed with what is in them, and none is only named.
 
     Raises :class:`MalformedError` (``code-tree``) for a listing that git would not write.
     """
@@ -42,7 +44,11 @@ def tree_id(entries: Iterable[TreeEntry], like: str) -> str:
         raise MalformedError("code-tree", f"{quoted(like)} is no object id of git")
     root: dict[str, Any] = {}
     for entry in entries:
-        if not is_plain(entry.path) or entry.mode not in _MODES:
+        if (
+            not is_plain(entry.path)
+            or entry.mode not in _MODES
+            or (listed and entry.mode == FOLDER)
+        ):
             raise _wrong(entry)
         if len(entry.id) != len(like) or not _ID.fullmatch(entry.id):
             raise _wrong(entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -52,10 +53,13 @@ def gaps(bag: Path, kept: Collection[str]) -> Iterator[Gap]:
 
 def refuse_credentials(command: Collection[str], environment: Mapping[str, str]) -> None:
     """A training specification is signed and handed out as it is. Raises :class:`UsageError` for a credential in it."""
-    names = [name for name, value in environment.items() if credential_name(name) and value]
-    names += [name for name, value in environment.items() if _secret(value)]
+    names = [
+        name
+        for name, value in environment.items()
+        if _is_secret(value) or (credential_name(name) and _may_be_secret(value))
+    ]
     places = [f"training.environment.{name}" for name in names]
-    places += ["training.command"] if _secret(" ".join(command)) else []
+    places += ["training.command"] if any(map(_is_secret, command)) else []
     if places:
         raise UsageError(
             f"{places[0]} looks like a credential, and everything in a bundle is handed out",
@@ -63,8 +67,18 @@ def refuse_credentials(command: Collection[str], environment: Mapping[str, str])
         )
 
 
-def _secret(text: str) -> bool:
-    return "credential" in personal_data_in(text)
+def _is_secret(text: str) -> bool:
+    """Whether ``text`` holds a token of a known form, or an address with a password."""
+    return holds_a_token(text) or re.search(r"://[^\s/:@]*:[^\s/]+@", text) is not None
+
+
+def _may_be_secret(value: str) -> bool:
+    """Whether the value of a credential's name may be one: no placeholder, no word that a tracker is put off with."""
+    word = value.strip().lower()
+    return not (word in _DUMMIES or (word.startswith("{") and word.endswith("}")))
+
+
+_DUMMIES = {"", "0", "1", "true", "false", "none", "null", "dummy", "offline", "local", "x", "-"}
 
 
 def _texts(bag: Path) -> Iterator[tuple[str, str]]:

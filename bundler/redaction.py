@@ -299,12 +299,22 @@ def clean_text(text: str, kept: Collection[str] = ()) -> str:
     return _cleaned(text, kept)[0]
 
 
+_IN_FILES = (
+    # With a body: code that looks for keys names their first line.
+    re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----\s{1,4}[A-Za-z0-9+/=\s]{40}"),
+    re.compile(rf"(?:{_TOKENS[1].pattern})(?<!EXAMPLE)"),
+    _TOKENS[2],
+    # What stands in manuals is shorter.
+    re.compile(r"(?<![\w-])eyJ[\w-]{16,}+\.eyJ[\w-]{16,}+\.[\w-]{32,}+"),
+)
+
+
 def holds_a_token(text: str) -> bool:
     """Whether ``text`` holds a credential that nothing else looks like: a private key, a token of a known form.
 
     ``password = getpass()`` is none. For files, of which most are code.
     """
-    return any(shape.search(text) for shape in _TOKENS)
+    return any(shape.search(text) for shape in _IN_FILES)
 
 
 def personal_data_in(text: str) -> tuple[str, ...]:

@@ -96,7 +96,7 @@ def run_requirements(facts: FactMap) -> tuple[RunRequirement, ...]:
             level="required",
             point="Annex IV 2(a)",
             message="no code version is recorded",
-            remedy="Train from a git checkout, log the commit and name it in facts.code_commit, or use `bundler capture`.",
+            remedy="Train from git, log the commit and name it in facts.code_commit, or use `bundler capture`.",
             shown=lambda run: run.code.commit is not None,
         ),
         RunRequirement(
@@ -163,7 +163,7 @@ def run_requirements(facts: FactMap) -> tuple[RunRequirement, ...]:
             level="required",
             point="Annex IV 2(g)",
             message="no metric was logged at more than one step",
-            remedy="Log metrics at every epoch, with a step; or attach a history that an artefact holds (sources.histories).",
+            remedy="Log metrics at every epoch; or attach a history that an artefact holds (sources.histories).",
             shown=lambda run: any(each.points > 1 for each in run.metrics),
             finished_only=True,
         ),

@@ -94,12 +94,17 @@ def _outputs(config: BuildConfig, training: TrainingConfig, selected: RunRecord)
     """Where a re-run leaves its record: read as the selected run's source is, unless the section says otherwise."""
     outputs = training.outputs
     read = [
-        (source.rename, source.histories)
+        (dict(source.rename), source.histories)
         for source in config.sources
         if source.tracker == selected.source.tracker == outputs.tracker
     ]
-    if outputs.rename or outputs.histories or len(read) != 1:
+    if outputs.rename or outputs.histories or not read:
         return outputs
+    if any(each != read[0] for each in read):
+        raise UsageError(
+            f"the sources of {outputs.tracker} are read in several ways; which one is the re-run's?",
+            remedy="Write rename and histories under training.outputs as well.",
+        )
     return replace(outputs, rename=read[0][0], histories=read[0][1])
 
 

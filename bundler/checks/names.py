@@ -31,31 +31,49 @@ def changed_names(evidence: Evidence) -> Iterator[Finding]:
                 metric,
                 f"was {min(hidden)!r} in the tracker, which is a metric of the hold-out",
             )
-    yield from _attached(evidence, {*used, *(gate.metric for gate in index.gates)})
+    yield from _attached(evidence, _deciding(evidence))
 
 
 def _renamed_apart(evidence: Evidence) -> Iterator[Finding]:
-    """One thing under two names: runs that are alike would not look alike."""
-    changed: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for record in evidence.contents.records:
+    """One thing under several names: runs that are alike would not look alike, and one may not be compared at all."""
+    records = evidence.contents.records
+    names: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
         for field, old in _renames(record):
-            group = field.partition(".")[0]
-            changed[group, old].append(record.id)
-    for (group, old), runs in sorted(changed.items()):
-        others = [
-            record.id
-            for record in evidence.contents.records
-            if record.id not in set(runs) and old in _names(record, group)
+            group, _, new = field.partition(".")
+            names[group, old][new].append(record.id)
+    deciding = _deciding(evidence)
+    for (group, old), changed in sorted(names.items()):
+        # A metric that decides nothing may be called anything.
+        if group == "metrics" and not deciding & {old, *changed}:
+            continue
+        renamed = {run for runs in changed.values() for run in runs}
+        kept = [
+            each.id for each in records if each.id not in renamed and old in _names(each, group)
         ]
-        if others:
+        if kept:
+            changed[old] = kept
+        if len(changed) > 1:
+            listed = "; ".join(
+                f"{new!r} in {len(runs)} ({runs[0]} …)" for new, runs in sorted(changed.items())
+            )
             yield finding(
                 "renamed-apart",
                 f"{group}.{old}",
-                f"has another name in {len(runs)} runs ({runs[0]} …) and not in {len(others)} ({others[0]} …), so equal"
-                " settings look different",
+                f"has several names: {listed[:200]}, so runs that are alike are not compared",
                 "warning",
                 "Ask for one name in all sources.",
             )
+
+
+def _deciding(evidence: Evidence) -> set[str]:
+    """The metrics that the selection and the gates rest on."""
+    index = evidence.contents.index
+    return {
+        index.selection.metric,
+        *(each.metric for each in index.selection.constraints),
+        *(gate.metric for gate in index.gates),
+    }
 
 
 def _attached(evidence: Evidence, metrics: set[str]) -> Iterator[Finding]:

@@ -447,4 +447,17 @@ def test_cleaning_twice_changes_nothing_more(text):
 def test_code_that_asks_for_a_password_holds_none():
     assert not holds_a_token("password = getpass()\napi_key = os.environ['API_KEY']\n")
     assert holds_a_token("key = 'AKIA" + "A" * 16 + "'")
-    assert holds_a_token("-----BEGIN PRIVATE KEY-----\nx\n-----END PRIVATE KEY-----\n")
+    key = "-----BEGIN PRIVATE KEY-----\n" + "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcw" * 3
+    assert holds_a_token(key)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'return "-----BEGIN PRIVATE KEY-----" in text',
+        'KEY = "AKIAIOSFODNN7EXAMPLE"',
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc",
+    ],
+)
+def test_code_and_manuals_about_credentials_hold_none(text):
+    assert not holds_a_token(text)

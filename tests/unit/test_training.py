@@ -360,7 +360,11 @@ def test_a_name_that_is_not_utf_8_cannot_be_listed(provider, tmp_path):
 
 @pytest.mark.parametrize(
     "environment",
-    [{"AWS_SECRET_ACCESS_KEY": "x"}, {"URL": "https://anna:pw@host/"}, {"X": "AKIA" + "A" * 16}],
+    [
+        {"AWS_SECRET_ACCESS_KEY": "wJalr"},
+        {"URL": "https://anna:pw@host/"},
+        {"X": "AKIA" + "A" * 16},
+    ],
 )
 def test_a_credential_in_the_environment_is_refused(environment, provider, tmp_path):
     provider.config["training"]["environment"] = environment
@@ -422,3 +426,16 @@ def test_taking_out_more_than_the_release_before_is_no_change_of_a_result(provid
     provider.config["keep_personal_data"] = []
     provider.build(tmp_path / "two", previous=tmp_path / "one")
     assert "log-result-amended" not in findings_of(tmp_path / "two")
+
+
+@pytest.mark.parametrize("value", ["", "offline", "dummy", "{parameter.rate}"])
+def test_what_a_tracker_is_put_off_with_is_no_credential(value, provider, tmp_path):
+    provider.config["training"]["environment"] = {"WANDB_API_KEY": value}
+    provider.build(tmp_path / "b")
+
+
+def test_sources_that_are_read_in_several_ways_leave_the_rerun_open(provider, tmp_path):
+    source = provider.config["sources"][0]
+    provider.config["sources"] = [source, {**source, "rename": {"tags.dirty": "tags.git"}}]
+    with pytest.raises((UsageError, SourceError)):
+        provider.build(tmp_path / "b")

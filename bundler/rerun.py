@@ -7,10 +7,8 @@ out is treated as hostile: regular files only, bounded, parsed by the built-in i
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -30,6 +28,7 @@ from bundler.redaction import redact
 from bundler.report import Finding, Knob, MetricComparison, Rerun, TensorComparison
 from bundler.reproduction import compare_metrics, differing_knobs, is_bitwise, judge, same_training
 from bundler.sandbox import diagnosis
+from bundler.sandbox.workplace import make, new_file, workplace
 from bundler.spec import TrainingSpec
 from bundler.tensors import compare as compare_tensors
 
@@ -90,7 +89,7 @@ def rerun_training(
         raise MalformedError("training-unrunnable", unrunnable)
     box = sandbox.find(options.confinement, trusted=options.trusted)
     knobs = _software(evidence, spec, options.python)
-    with _workplace(options.keep) as place:
+    with workplace(options.keep) as place:
         _stage(evidence, spec, place)
         job = _job(spec, options, place)
         with progress.step("Testing the sandbox", None):
@@ -161,21 +160,6 @@ def _software(evidence: Evidence, spec: TrainingSpec, python: Path) -> tuple[Kno
     )
 
 
-@contextmanager
-def _workplace(keep: Path | None) -> Iterator[Path]:
-    """An empty folder; removed afterwards unless it is to be kept."""
-    if keep is not None:
-        keep.mkdir(parents=True, mode=0o700)  # what foreign code leaves may have a set-uid bit
-        yield keep.resolve()
-        return
-    # Resolved, because what the training leaves is held against it, and TMPDIR may be a link.
-    place = Path(tempfile.mkdtemp(prefix="aisdp-rerun-")).resolve()
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
 def _stage(evidence: Evidence, spec: TrainingSpec, place: Path) -> None:
     """Copy code and inputs, each read held against its digest: what runs is what was verified.
 
@@ -186,20 +170,35 @@ def _stage(evidence: Evidence, spec: TrainingSpec, place: Path) -> None:
     if not code:  # and so no path of the specification is believed that no manifest has
         raise MalformedError("training-unrunnable", f"there are no files below {spec.code!a}")
     bundle, workspace = place / "bundle", place / WORKSPACE
-    for name in dict.fromkeys([*code, *(item.path for item in spec.inputs)]):
-        _copy(evidence, name, bundle / name)
-    for name in code:
-        _copy(evidence, name, workspace / PurePosixPath(name).relative_to(spec.code))
-    # The job may run under another user, whatever umask this one has.
     for folder in (bundle, workspace):
-        for path in folder.rglob("*"):
-            path.chmod(0o755 if path.is_dir() else 0o644)
-        folder.chmod(0o755)
+        make(folder)
+    programs = _programs(spec, code)
+    for name in dict.fromkeys([*code, *(item.path for item in spec.inputs)]):
+        _copy(evidence, name, bundle, name, programs)
+    for name in code:
+        inside = PurePosixPath(name).relative_to(spec.code).as_posix()
+        _copy(evidence, name, workspace, inside, programs)
 
 
-def _copy(evidence: Evidence, name: str, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as copy:
+def _programs(spec: TrainingSpec, code: Iterable[str]) -> set[str]:
+    """Those of the files ``code`` that are executable in git."""
+    listed: dict[str, set[str]] = {}
+    for tree in spec.code_trees:
+        names = (entry.path for entry in tree.entries if entry.mode == "100755")
+        listed.setdefault(tree.at, set()).update(names)
+    found = set()
+    for name in code:
+        inside = PurePosixPath(name).relative_to(spec.code)
+        # A listing is of the whole code or of a folder in it: a submodule.
+        for folder in inside.parents:
+            at = "" if folder == PurePosixPath() else folder.as_posix()
+            if inside.relative_to(folder).as_posix() in listed.get(at, ()):
+                found.add(name)
+    return found
+
+
+def _copy(evidence: Evidence, name: str, folder: Path, inside: str, programs: set[str]) -> None:
+    with new_file(folder, inside, program=name in programs) as copy:
         evidence.files.copy(name, copy)
 
 

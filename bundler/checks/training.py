@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
@@ -74,11 +75,15 @@ def _code_findings(evidence: Evidence, training: TrainingSpec, run: RunRecord) -
             "Compare it with a clone of the repository.",
         )
         return
-    unfit = [at for at in places if places.count(at) > 1 or not (at == "" or is_plain(at))]
+    unfit = [at for at, count in Counter(places).items() if count > 1]
+    unfit += [at for at in places if not (at == "" or is_plain(at))]
+    unfit += [tree.commit for tree in trees if len(tree.commit) != len(tree.tree)]
+    if len(trees) > MAX_TREES or sum(len(tree.at) * len(tree.entries) for tree in trees) > MAX_NAMES:
+        unfit.append("more than a verifier reads")
     unfit += [tree.folder for tree in trees if not (tree.folder == "" or is_plain(tree.folder))]
     if unfit:
         yield finding(
-            "code-tree", CODE, f"{quoted(unfit[0])} is listed twice, or no place for code"
+            "code-tree", CODE, f"{quoted(unfit[0])}: listed twice, or no place for code"
         )
         return
     main = trees[places.index("")]
@@ -130,7 +135,7 @@ def _root_tree(main: CodeTree) -> str | None:
     for name, listing in zip(reversed(names), reversed(main.above), strict=True):
         if TreeEntry(mode=FOLDER, id=below, path=name) not in listing:
             return None
-        below = tree_id(listing, main.tree)
+        below = tree_id(listing, main.tree, listed=False)
     return below
 
 
@@ -208,6 +213,10 @@ def _command_findings(evidence: Evidence, training: TrainingSpec) -> Iterator[Fi
             "Look at what these variables point to.",
         )
 
+
+MAX_TREES = 1000
+MAX_NAMES = 1 << 26
+"""Most characters that the places of all entries may come to: a small file can name a large one many times."""
 
 _FILES = {"100644", "100755", "100664"}
 SUBMODULE = "160000"

@@ -8,7 +8,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from bundler.errors import SandboxUnavailableError, UsageError
@@ -127,7 +127,8 @@ class Bubblewrap:
             group.remove()
             if self._setpriv:
                 for folder in lent:
-                    give(folder, owner.st_uid, owner.st_gid)
+                    with suppress(OSError):  # root can read it as it is
+                        give(folder, owner.st_uid, owner.st_gid)
 
     def _try(self) -> str:
         """Start /bin/sh in an empty sandbox; return what bubblewrap says if that fails."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,7 +79,11 @@ def why_training_fails(lines: list[str], python: Path) -> Iterator[str]:
 def why_nothing_was_left(workspace: Path, location: str) -> str:
     """What to do if the output lies in the working folder instead; links there are not followed."""
     first = location.partition("/")[0]
-    if first not in {path.name for path in workspace.iterdir()}:
+    try:
+        names = os.listdir(workspace)
+    except OSError:
+        return ""
+    if first not in names:
         return ""
     return (
         f"The working folder, which is thrown away, has {first}: let the command write below {{out}}, such as"

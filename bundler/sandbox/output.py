@@ -6,7 +6,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,32 +48,48 @@ def walk(folder: Path, *, max_depth: int = MAX_DEPTH) -> Iterator[tuple[str, os.
     Folders deeper than ``max_depth`` are yielded but not entered; what vanishes meanwhile is left
     out. Raises OSError for a folder that cannot be opened.
     """
-    root = os.open(folder, _OPEN_FOLDER)
+    levels = [_Level.of(os.open(folder, _OPEN_FOLDER), "")]
     try:
-        yield from _walk(root, "", 1, max_depth)
-    finally:
-        os.close(root)
-
-
-def _walk(fd: int, prefix: str, depth: int, max_depth: int) -> Iterator[tuple[str, os.stat_result]]:
-    with os.scandir(fd) as entries:
-        for entry in entries:
-            path = prefix + entry.name
+        while levels:
+            level = levels[-1]
+            entry = next(level.entries, None)
+            if entry is None:
+                levels.pop().close()
+                continue
+            path = level.prefix + entry.name
             try:
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
             yield path, status
-            if not stat.S_ISDIR(status.st_mode) or depth > max_depth:
-                continue
-            try:
-                child = os.open(entry.name, _OPEN_FOLDER, dir_fd=fd)
-            except (FileNotFoundError, NotADirectoryError):  # swapped since; NOFOLLOW noticed
-                continue
-            try:
-                yield from _walk(child, path + "/", depth + 1, max_depth)
-            finally:
-                os.close(child)
+            if stat.S_ISDIR(status.st_mode) and len(levels) <= max_depth:
+                # Swapped since, NOFOLLOW notices.
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    child = os.open(entry.name, _OPEN_FOLDER, dir_fd=level.fd)
+                    levels.append(_Level.of(child, path + "/"))
+    finally:
+        for level in levels:
+            level.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Level:
+    """An open folder on the way down, and what is left to look at in it."""
+
+    fd: int
+    prefix: str
+    entries: Iterator[os.DirEntry[str]]
+    stack: ExitStack
+
+    @classmethod
+    def of(cls, fd: int, prefix: str) -> _Level:
+        with ExitStack() as stack:
+            stack.callback(os.close, fd)
+            entries = iter(stack.enter_context(os.scandir(fd)))
+            return cls(fd=fd, prefix=prefix, entries=entries, stack=stack.pop_all())
+
+    def close(self) -> None:
+        self.stack.close()
 
 
 def size(folder: Path) -> Size:
@@ -87,7 +103,7 @@ def size(folder: Path) -> Size:
 
 
 def excess(*folders: Path, max_bytes: int, max_files: int, given: Size | None = None) -> str:
-    """Say how ``folders`` together exceed their limits, or "" while they do not; used while the job runs.
+    """Say how ``folders`` together exceed their limits, or "" if they do not; used while the job runs and once after.
 
     ``given`` is what lay there before the job began: that much more is allowed. A file counts with
     its size or its blocks, whichever is larger (sparse files, preallocation).

@@ -266,18 +266,23 @@ class _Watch:
         if now > self._deadline:
             self._stop("timed out", f"still running after {limits.wall_seconds:g} s")
         elif now > self._next_measure:
-            for place, (folders, given) in self._places.items():
-                problem = excess(
-                    *folders,
-                    max_bytes=limits.output_bytes,
-                    max_files=limits.output_files,
-                    given=given,
-                )
-                if problem:
-                    self._stop("output limit", f"{place}: {problem}")
-            if _free(self._job.output) < self._reserve:
-                self._stop("output limit", "the file system of the output is almost full")
+            problem = self.measure()
+            if not problem and _free(self._job.output) < self._reserve:
+                problem = "the file system of the output is almost full"
+            if problem:
+                self._stop("output limit", problem)
             self._next_measure = now + _MEASURE_PAUSE * (time.monotonic() - now)
+
+    def measure(self) -> str:
+        """Say where the job left more than it may, and what, or ""."""
+        limits = self._job.limits
+        for place, (folders, given) in self._places.items():
+            problem = excess(
+                *folders, max_bytes=limits.output_bytes, max_files=limits.output_files, given=given
+            )
+            if problem:
+                return f"{place}: {problem}"
+        return ""
 
     def _stop(self, ended: Ended, detail: str) -> None:
         if self.ended is None:
@@ -323,6 +328,8 @@ def _outcome(
         detail = report["error"] or watch.tail.decode("utf-8", "replace").strip() or "no message"
     elif code is not None and code > 128:
         ended, detail = "killed", _signal_name(code - 128)
+    elif problem := watch.measure():  # done after the last look at it, with the job's last breath
+        code, ended, detail = None, "output limit", problem
     else:
         ended = "exited"
     if group and group.out_of_memory():

@@ -19,6 +19,7 @@ from bundler.errors import SandboxUnavailableError
 from bundler.sandbox import cgroups, interpreter, process, selftest
 from bundler.sandbox.bubblewrap import check_target
 from bundler.sandbox.model import OUT, Isolation, Job, Limits, OnOutput, Outcome
+from bundler.sandbox.removal import remove
 
 _READABLE = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache",
              "/etc/alternatives", "/proc", "/dev/null", "/dev/zero", "/dev/urandom",
@@ -96,7 +97,7 @@ class Sandlock:
             return process.supervise(launch, job, group, on_output)
         finally:
             group.remove()
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove(temporary)
 
     def _prefix(self) -> tuple[str, ...]:
         if self._setpriv is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import socket
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any
 from bundler.errors import SandboxUnavailableError
 from bundler.sandbox import interpreter, probe, process
 from bundler.sandbox.model import Job, Limits, Mount, OnOutput, Outcome, Probe
+from bundler.sandbox.removal import remove
 
 # RFC 5737, TEST-NET-1: routed nowhere, so that a leak would reach nobody.
 _OUTSIDE = "192.0.2.1"
@@ -159,7 +159,7 @@ def _world_readable_folder() -> Iterator[str]:
         Path(folder).chmod(0o755)
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(Path(folder))
 
 
 def _given(home: Path) -> list[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import tempfile
 from pathlib import Path
 
 from bundler.sandbox import process
 from bundler.sandbox.bubblewrap import check_target
 from bundler.sandbox.model import OUT, Isolation, Job, Limits, OnOutput, Outcome
+from bundler.sandbox.removal import remove
 from bundler.sandbox.selftest import PARENT_LIMITS
 
 
@@ -68,7 +68,7 @@ class Unconfined:
             )
             return process.supervise(launch, job, None, on_output)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove(temporary)
 
 
 def _on_host(text: str, places: dict[str, Path]) -> str:

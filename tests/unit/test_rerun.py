@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -270,6 +271,66 @@ def test_a_specification_without_code_is_not_staged(tmp_path):
     with pytest.raises(MalformedError, match="no files below"):
         _stage(evidence, SimpleNamespace(code="../elsewhere", inputs=()), tmp_path / "place")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_git_has_as_executable_can_be_started(trainer):
+    program = trainer.provider.root / "repository/train.py"
+    program.chmod(0o755)
+    trainer.script("#!/usr/bin/python3\n" + TRAIN)
+    command = trainer.provider.config["training"]["command"]
+    command[:2] = ["./train.py"]
+    assert trainer.rerun().reruns[0].verdict == "bitwise"
+
+
+def test_only_what_git_has_as_executable_is_staged_as_such(tmp_path):
+    modes = {
+        "run.sh": 0o755,
+        "train.py": 0o644,
+        "lib/go": 0o755,
+        "lib/run.sh": 0o644,
+        "a/b/c": 0o755,
+    }
+    files = SimpleNamespace(
+        below=lambda _folder: [f"data/code/{name}" for name in modes],
+        copy=lambda name, file: file.write(name.encode()),
+    )
+
+    def tree(at, **entries):
+        listed = (SimpleNamespace(path=path, mode=mode) for path, mode in entries.items())
+        return SimpleNamespace(at=at, entries=tuple(listed))
+
+    spec = SimpleNamespace(
+        code="data/code",
+        inputs=(SimpleNamespace(path="data/inputs/run.sh"),),
+        code_trees=(
+            tree("", **{"run.sh": "100755", "train.py": "100644", "a/b/c": "100755"}),
+            tree("lib", **{"go": "100755", "run.sh": "100644"}),
+        ),
+    )
+    before = os.umask(0o077)
+    try:
+        _stage(SimpleNamespace(files=files), spec, tmp_path)
+    finally:
+        os.umask(before)
+    for name, mode in modes.items():
+        for copy in (tmp_path / "code" / name, tmp_path / "bundle/data/code" / name):
+            assert copy.stat().st_mode & 0o777 == mode
+            assert copy.parent.stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "bundle/data/inputs/run.sh").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_job_that_nests_folders_with_its_last_breath_fails_and_leaves_nothing(
+    trainer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    trainer.script(
+        TRAIN
+        + "import os\nfor _ in range(1500):\n    os.mkdir('d')\n    os.chdir('d')\nos._exit(0)\n"
+    )
+    report = trainer.rerun()
+    assert report.exit_code == 6
+    assert "nested more than" in findings(report)["rerun-failed"].message
+    assert not list(tmp_path.glob("aisdp-rerun-*"))
 
 
 def test_weights_that_are_no_safetensors_are_inconclusive(trainer):

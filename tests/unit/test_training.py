@@ -7,9 +7,12 @@ import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from bundler import training
+from bundler.config import load
 from bundler.errors import GapsError, SourceError, UsageError
 from bundler.records import CodeVersion
 from bundler.storage import open_bag
@@ -435,7 +438,12 @@ def test_what_a_tracker_is_put_off_with_is_no_credential(value, provider, tmp_pa
 
 
 def test_sources_that_are_read_in_several_ways_leave_the_rerun_open(provider, tmp_path):
-    source = provider.config["sources"][0]
-    provider.config["sources"] = [source, {**source, "rename": {"tags.dirty": "tags.git"}}]
-    with pytest.raises((UsageError, SourceError)):
-        provider.build(tmp_path / "b")
+    config = load(provider.write_config())
+    (source,) = config.sources
+    selected = SimpleNamespace(source=provider.runs[0].source)
+    alike = replace(source, rename={"tags.dirty": "tags.git"})
+    both = replace(config, sources=(alike, replace(alike, store="other")))
+    assert training._outputs(both, config.training, selected).rename == alike.rename
+    apart = replace(config, sources=(alike, source))
+    with pytest.raises(UsageError, match="read in several ways"):
+        training._outputs(apart, config.training, selected)

@@ -177,6 +177,22 @@ def test_what_the_working_folder_held_before_is_not_charged(box, with_workspace)
     assert box.run(made).ended == "exited"
 
 
+@pytest.mark.parametrize("place", [".", "/out"])
+def test_what_a_job_nests_with_its_last_breath_is_measured_too(box, with_workspace, place):
+    made = with_workspace(
+        "import os, time, sys\n"
+        "os.mkdir('m')\n"
+        "for i in range(90): open(f'm/{i}', 'w').close()\n"
+        "time.sleep(0.2)\n"
+        f"os.chdir({place!r})\n"
+        "for _ in range(90): os.mkdir('d'); os.chdir('d')\n"
+        "os._exit(0)\n",
+    )
+    outcome = box.run(made)
+    assert (outcome.ended, outcome.exit_code) == ("output limit", None)
+    assert "/out and /bundle/data/code: " in outcome.detail
+
+
 def test_a_working_folder_that_cannot_be_measured_starts_nothing(unconfined, with_workspace):
     made = replace(with_workspace("print(1)"), workspace=Path("/nowhere"))
     outcome = unconfined.run(made)

@@ -1,0 +1,45 @@
+"""The folders on the verifier's side that a job is given."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from bundler.sandbox.removal import remove
+
+
+@contextmanager
+def workplace(keep: Path | None) -> Iterator[Path]:
+    """An empty folder; removed afterwards unless it is to be kept."""
+    if keep is not None:
+        keep.mkdir(parents=True, mode=0o700)  # what foreign code leaves may have a set-uid bit
+        yield keep.resolve()
+        return
+    # Resolved, because what the training leaves is held against it, and TMPDIR may be a link.
+    place = Path(tempfile.mkdtemp(prefix="aisdp-rerun-")).resolve()
+    try:
+        yield place
+    finally:
+        remove(place)
+
+
+def make(folder: Path) -> None:
+    """Make ``folder``; the job may run under another user, whatever umask this one has."""
+    with suppress(FileExistsError):
+        folder.mkdir()
+        folder.chmod(0o755)
+
+
+@contextmanager
+def new_file(folder: Path, inside: str, *, program: bool) -> Iterator[BinaryIO]:
+    """Open ``inside`` below ``folder`` for writing, readable by everybody and, if a ``program``, executable."""
+    *folders, name = PurePosixPath(inside).parts
+    for part in folders:  # not mkdir(parents=True), which needs a stack as deep
+        folder /= part
+        make(folder)
+    with (folder / name).open("wb") as file:
+        yield file
+    (folder / name).chmod(0o755 if program else 0o644)

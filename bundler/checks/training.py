@@ -6,8 +6,8 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 
+from bundler import launching
 from bundler.checks.completeness import lock_of
 from bundler.checks.model import Evidence, finding
 from bundler.errors import quoted
@@ -184,34 +184,25 @@ def _file_findings(evidence: Evidence, known: Mapping[str, TreeEntry]) -> Iterat
 
 def _command_findings(evidence: Evidence, training: TrainingSpec) -> Iterator[Finding]:
     """What runs must be the code that was examined, not a word of the command or an input."""
-    words = [word for word in training.command[1:] if not word.startswith("-")]
-    python = training.command[:1] == ("{python}",)
-    # Of an interpreter, the first word that is no option; of another program, any word.
-    named = words[:1] if python else [part for word in words for part in word.split()]
-    modules = {
-        f"{CODE}/{word.replace('.', '/')}{end}"
-        for option, word in pairwise(training.command)
-        if option == "-m"
-        for end in (".py", "/__main__.py")
-    }
-    files = {f"{CODE}/{word.removeprefix('{code}/').removeprefix('./')}" for word in named}
-    if not any(path in evidence.files for path in (*files, *modules)):
-        yield finding(
-            "training-command-elsewhere",
-            training.run,
-            f"the command runs no file of {CODE}: {quoted(' '.join(training.command), 120)}",
-            "warning",
-            "Look at what it runs: the code that was examined may not be it.",
-        )
-    variables = sorted(name for name in training.environment if _LOADS.fullmatch(name))
-    if variables:
-        yield finding(
-            "training-code-elsewhere",
-            training.run,
-            f"the environment can bring in other code than that of {CODE}: {', '.join(variables)}",
-            "warning",
-            "Look at what these variables point to.",
-        )
+    files = [path[len(CODE) + 1 :] for path in evidence.files.below(CODE)]
+    command, values = training.command, training.parameters
+    for code, reason in launching.problems(command, training.environment, files, values):
+        if code == launching.COMMAND:
+            yield finding(
+                "training-command-elsewhere",
+                training.run,
+                f"the command runs no file of {CODE}, or other code too: {quoted(reason, 160)}",
+                "warning",
+                "Look at what it runs: the code that was examined may not be it.",
+            )
+        else:
+            yield finding(
+                "training-code-elsewhere",
+                training.run,
+                f"other code than that of {CODE} can be brought in: {quoted(reason, 160)}",
+                "warning",
+                "Look at what the named option or variables point to.",
+            )
 
 
 MAX_TREES = 1000
@@ -220,10 +211,6 @@ MAX_NAMES = 1 << 26
 
 _FILES = {"100644", "100755", "100664"}
 SUBMODULE = "160000"
-_LOADS = re.compile(
-    r"PYTHON(PATH|STARTUP|HOME|USERBASE|BREAKPOINT|INSPECT)|LD_\w+|BASH_ENV|ENV|PATH"
-)
-"""Variables that decide which code an interpreter or the loader takes."""
 
 
 def _installed_packages(evidence: Evidence, run: RunRecord) -> Iterator[Finding]:

@@ -1,0 +1,427 @@
+"""Which files of the code a training command starts: the code that was examined, or something else.
+
+Nothing is run or expanded. What cannot be followed for certain counts as a problem: a reader then looks for himself.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+COMMAND: Literal["training-command-elsewhere"] = "training-command-elsewhere"
+CODE: Literal["training-code-elsewhere"] = "training-code-elsewhere"
+
+Code: TypeAlias = Literal["training-command-elsewhere", "training-code-elsewhere"]
+
+
+def problems(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    files: Collection[str],
+    parameters: Mapping[str, object] | None = None,
+) -> Iterator[tuple[Code, str]]:
+    """Say why what ``command`` starts may not be the code.
+
+    ``files`` are the paths below the code folder, ``parameters`` the values that placeholders in a shell's text get.
+    """
+    start = _Start(
+        files=frozenset(files), parameters=parameters or {}, variables=list(environment.items())
+    )
+    try:
+        if not _program(start, list(command), 0):
+            yield COMMAND, "starts no file of the code"
+    except _ElsewhereError as error:
+        yield COMMAND, str(error)
+    for reason in start.reasons:
+        yield CODE, reason
+    moved = start.outside or any(re.search(r"\bcd\b|chdir|^-C", word) for word in command)
+    names = {name for name, value in start.variables if not _harmless(name, value, moved=moved)}
+    if names:
+        yield CODE, f"variables that can bring in other code: {', '.join(sorted(names))}"
+
+
+class _ElsewhereError(Exception):
+    """Something is started that is no file of the code, or that cannot be followed."""
+
+
+@dataclass(kw_only=True)
+class _Start:
+    """Where the command is while it is followed: ``folder`` below the code, ``outside`` once it has left the code."""
+
+    files: frozenset[str]
+    parameters: Mapping[str, object]
+    variables: list[tuple[str, str]]
+    folder: str = ""
+    outside: bool = False
+    reasons: list[str] = field(default_factory=list)
+
+    def path(self, word: str) -> str | None:
+        """``word`` as a path below the code, ``""`` for the code itself; ``None`` if it lies elsewhere."""
+        inside = word == "{code}" or word.startswith("{code}/")
+        rest = word[len("{code}") :].lstrip("/") if inside else word
+        if _ODD.search(rest) or rest.startswith(("/", "~")) or not word:
+            return None
+        if not inside and self.outside:
+            return None
+        path = posixpath.normpath(posixpath.join("" if inside else self.folder, rest or "."))
+        if path == ".." or path.startswith("../"):
+            return None
+        return "" if path == "." else path
+
+    def is_file(self, word: str) -> bool:
+        return self.path(word) in self.files
+
+    def is_script(self, word: str) -> bool:
+        """Whether Python finds a script there: a file, or a folder with ``__main__.py``."""
+        path = self.path(word)
+        return path is not None and not self.files.isdisjoint(
+            {path, posixpath.join(path, "__main__.py")}
+        )
+
+    def is_module(self, name: str, *, folder: bool = True, paths: bool = True) -> bool:
+        """Whether ``name`` is found below the working folder or, in the code, below an entry of PYTHONPATH."""
+        if not re.fullmatch(r"\w+(\.\w+)*", name):
+            return False
+        places = ["."] if folder and not self.outside else []
+        if paths:
+            for key, value in self.variables:
+                places += value.split(":") if key == "PYTHONPATH" else []
+        base = name.replace(".", "/")
+        return any(
+            self.is_file(f"{place or '.'}/{base}{end}")
+            for place in places
+            for end in (".py", "/__main__.py")
+        )
+
+
+def _program(start: _Start, words: list[str], depth: int) -> bool:
+    """Follow the words of one program. False: it starts no code at all. Raises :class:`_ElsewhereError`."""
+    # Only a shell reads an assignment before a program; in a list of words it would be the program's name.
+    while depth and words and _ASSIGNMENT.fullmatch(words[0]):
+        name, _, value = words.pop(0).partition("=")
+        start.variables.append((name, value))
+    if not words:
+        return False
+    if depth > _MAX_DEPTH:
+        raise _ElsewhereError("programs that start programs, too many to follow")
+    if _PYTHON.fullmatch(words[0]):
+        return _python(start, words[1:], depth)
+    if "/" in words[0] and start.is_file(words[0]):
+        return True
+    return _known_program(start, words, depth)
+
+
+def _known_program(start: _Start, words: list[str], depth: int) -> bool:
+    name, rest = words[0].removeprefix("/usr").removeprefix("/bin/"), words[1:]
+    if name in _SHELLS:
+        return _shell(start, rest, depth)
+    if name in _INTERPRETERS:
+        return _interpreter(start, rest)
+    if name in _SCRIPT_LAUNCHERS or (name == "accelerate" and rest[:1] == ["launch"]):
+        return _launched(start, rest[name == "accelerate" :], depth)
+    if name in _PROGRAM_LAUNCHERS:
+        # mpirun starts several programs, with a colon between them.
+        for each in _split(rest, {":"}):
+            _launched(start, each, depth, program=name)
+        return True
+    raise _ElsewhereError(f"starts {words[0]!a}, which is no file of the code")
+
+
+def _python(start: _Start, words: list[str], depth: int) -> bool:
+    isolated = safe = False
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--check-hash-based-pycs" and rest:
+            rest.pop(0)
+            continue
+        if not word.startswith("-") or word == "-":
+            return _script(start, word)
+        for at, letter in enumerate(word[1:], 2):
+            if letter in "WXmc":
+                value = word[at:] or (rest.pop(0) if rest else "")
+                if letter in "WX":
+                    _option(start, letter, value)
+                    break
+                if letter == "c":
+                    raise _ElsewhereError("Python runs words of the command (-c)")
+                ignored = isolated or any(key == "PYTHONSAFEPATH" for key, _ in start.variables)
+                found = start.is_module(value, folder=not (safe or ignored), paths=not isolated)
+                return found or _module(start, value, rest, depth)
+            if letter not in "bBdEiIOPqRsStuvx":
+                raise _ElsewhereError(f"with Python's option {word!a} no script is run")
+            isolated |= letter in "EI"
+            safe |= letter in "IP"
+    raise _ElsewhereError("Python is given no script")
+
+
+def _script(start: _Start, word: str) -> bool:
+    if word == "-" or not start.is_script(word):
+        raise _ElsewhereError(f"Python's script is {word!a}, which is no file of the code")
+    return True
+
+
+def _option(start: _Start, letter: str, value: str) -> None:
+    if letter == "X" and re.match(r"pycache_prefix|presite|.*\{", value):
+        start.reasons.append(f"Python's option -X {value!a}")
+    if letter == "W" and not _warnings_are_plain(value):
+        start.reasons.append(f"Python's option -W {value!a}, which imports a module")
+
+
+def _module(start: _Start, name: str, rest: list[str], depth: int) -> bool:
+    if name in _LAUNCHING_MODULES:
+        return _launched(start, rest, depth)
+    raise _ElsewhereError(f"Python's module {name!a} is not in the code")
+
+
+def _launched(start: _Start, words: list[str], depth: int, program: str = "") -> bool:
+    """Look through the options of a launcher for what it starts; ``program``: one that starts programs."""
+    module, option = False, ""
+    for at, word in enumerate(words):
+        if word.startswith("-") and word != "-":
+            if program == "env" and re.match(r"-S|-C|--split|--chdir", word):
+                raise _ElsewhereError(f"env's {word!a} cannot be followed")
+            module |= word in {"-m", "--module"} and not program
+            option = "" if "=" in word or word in _FLAGS else word
+            continue
+        if program == "env" and _ASSIGNMENT.fullmatch(word):
+            name, _, value = word.partition("=")
+            start.variables.append((name, value))
+        elif start.is_module(word) if module else not program and start.is_file(word):
+            return True
+        elif _starts(start, word):
+            return _program(start, words[at:], depth + 1)
+        elif option and (_VALUE.fullmatch(option) or not re.search(r"[{/]|\.\w*[A-Za-z]", word)):
+            pass
+        elif not (program == "timeout" and re.fullmatch(r"[\d.]+[smhd]?", word)):
+            raise _ElsewhereError(f"a launcher starts {word!a}, which is no file of the code")
+        option = ""
+    raise _ElsewhereError("a launcher is given nothing of the code to start")
+
+
+def _starts(start: _Start, word: str) -> bool:
+    known = _SHELLS | _INTERPRETERS | _SCRIPT_LAUNCHERS | _PROGRAM_LAUNCHERS | {"accelerate"}
+    return bool(_PYTHON.fullmatch(word) or word in known or ("/" in word and start.is_file(word)))
+
+
+def _interpreter(start: _Start, words: list[str]) -> bool:
+    for word in words:
+        if start.is_file(word):
+            return True
+        if not _PLAIN_OPTION.fullmatch(word):
+            raise _ElsewhereError(f"an interpreter is given {word!a}, which is no file of the code")
+    raise _ElsewhereError("an interpreter is given no script")
+
+
+def _shell(start: _Start, words: list[str], depth: int) -> bool:
+    text, rest = False, list(words)
+    while rest and re.match(r"[-+].", rest[0]):
+        word = rest.pop(0)
+        if word == "--":
+            break
+        if word in {"--login", "--norc", "--noprofile", "--posix"}:
+            continue
+        if word.startswith("--") or not re.fullmatch(r"[-+][abefhlmnuvxoOcBCEHPT]+", word):
+            raise _ElsewhereError(f"the shell's option {word!a} cannot be followed")
+        text |= word[0] == "-" and "c" in word
+        if word[-1] in "oO" and rest:
+            rest.pop(0)
+    if not rest:
+        raise _ElsewhereError("the shell is given no script")
+    if text:
+        return _shell_text(start, rest[0], depth)
+    if not start.is_file(rest[0]):
+        raise _ElsewhereError(f"the shell's script is {rest[0]!a}, which is no file of the code")
+    return True
+
+
+def _shell_text(start: _Start, text: str, depth: int) -> bool:
+    for name, value in start.parameters.items():
+        if f"{{parameter.{name}}}" in text and not re.fullmatch(r"[\w.,:=+@%/-]*", str(value)):
+            raise _ElsewhereError(
+                f"the shell reads the value of the parameter {name!a} as commands"
+            )
+    text = _KNOWN_OUTPUT.sub("0", text.replace("\\\n", " "))
+    if "$(" in text or "`" in text or "<(" in text:
+        raise _ElsewhereError("the shell runs a command within a command")
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=_PUNCTUATION)
+    # A comment would hide what follows in one reader and not in another: `#` is a word like any.
+    lexer.commenters, lexer.whitespace, lexer.whitespace_split = "", " \t", True
+    try:
+        tokens = list(lexer)
+    except ValueError as error:
+        raise _ElsewhereError(f"the shell's text cannot be read: {error}") from error
+    ends = {token for token in tokens if token and not token.strip(";&|()\n")}
+    runs = False
+    for words in _split(tokens, ends):
+        runs |= _simple(start, words, depth + 1)
+    return runs
+
+
+def _split(words: list[str], ends: Collection[str]) -> Iterator[list[str]]:
+    part: list[str] = []
+    for word in words:
+        if word in ends:
+            yield part
+            part = []
+        else:
+            part.append(word)
+    yield part
+
+
+def _simple(start: _Start, tokens: list[str], depth: int) -> bool:
+    """One simple command of a shell. True: it starts code of the code folder."""
+    words = _without_redirections(start, tokens)
+    while words and words[0] in _PREFIXES:
+        words = words[1:]
+    first, rest = (words[0], words[1:]) if words else ("", [])
+    if first == "cd":
+        target = next((word for word in rest if word != "--"), "~")
+        path = start.path(target)
+        # Whether a later `cd` leads back, nobody can say without running it.
+        start.outside |= path is None
+        start.folder = path or ""
+        return False
+    if first == "export":
+        for word in rest:
+            name, _, value = word.partition("=")
+            start.variables.append((name, value))
+        return False
+    if first in {"cp", "mv", "ln", "tee"}:
+        targets = [word for word in rest if not word.startswith("-")]
+        for word in targets if first == "tee" else targets[-1:]:
+            _written(start, word)
+        return False
+    if first in {".", "source"} and rest and "/" in rest[0] and start.is_file(rest[0]):
+        return True
+    if first in _HARMLESS_COMMANDS:
+        return False
+    return _program(start, words, depth)
+
+
+def _without_redirections(start: _Start, tokens: list[str]) -> list[str]:
+    words: list[str] = []
+    rest = iter(tokens)
+    for token in rest:
+        if not token or token.strip(_PUNCTUATION):
+            words.append(token)
+            continue
+        if words and words[-1].isdigit():
+            words.pop()
+        target = next(rest, "")
+        if token not in {">", ">>", "<", ">&", "<&", "&>", "&>>", ">|"}:
+            raise _ElsewhereError(f"the shell's {token!a} cannot be followed")
+        if ">" in token and not target.isdigit():
+            _written(start, target)
+    return words
+
+
+def _written(start: _Start, word: str) -> None:
+    """What the shell writes must not become code."""
+    end = posixpath.splitext(word)[1]
+    bare = end == "" and word.startswith("{out}/")
+    if word != "/dev/null" and (start.is_file(word) or not (bare or end in _DATA)):
+        raise _ElsewhereError(f"the shell writes {word!a}, which may become code")
+
+
+def _harmless(name: str, value: str, *, moved: bool) -> bool:
+    """Whether a variable cannot bring in code from elsewhere; ``moved``: the working folder may not be the code."""
+    if name in _HARMLESS:
+        return True
+    if name == "PYTHONWARNINGS":
+        return all(_warnings_are_plain(each) for each in value.split(","))
+    if name in _SEARCH_PATHS:
+        here = _Start(files=frozenset(), parameters={}, variables=[], outside=moved)
+        return all(here.path(each or ".") is not None for each in value.split(":"))
+    if name == "HOME":
+        return bool(re.fullmatch(r"\{out\}(/[\w-][\w.-]*)*|/tmp(/[\w-]+)*", value))
+    return not _LOADS.fullmatch(name)
+
+
+def _warnings_are_plain(value: str) -> bool:
+    """A category with a dot, the third field, is imported."""
+    fields = value.split(":")
+    return "{" not in value and "." not in "".join(fields[2:3])
+
+
+_MAX_DEPTH = 20
+_ODD = re.compile(r"[{}$*?\[\]\0]")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
+_PYTHON = re.compile(r"\{python\}|(/usr/bin/|/bin/)?python(\d+(\.\d+)*)?")
+_SHELLS = frozenset({"sh", "bash", "dash", "zsh"})
+_INTERPRETERS = frozenset({"Rscript", "node", "julia", "perl", "ruby"})
+_SCRIPT_LAUNCHERS = frozenset({"torchrun", "deepspeed"})
+_PROGRAM_LAUNCHERS = frozenset({"mpirun", "mpiexec", "srun", "env", "nice", "timeout", "nohup"})
+_LAUNCHING_MODULES = {
+    "torch.distributed.run",
+    "torch.distributed.launch",
+    "accelerate.commands.launch",
+    "deepspeed.launcher.runner",
+}
+_FLAGS = {
+    *(
+        "--standalone",
+        "--no-python",
+        "--no_python",
+        "--run-path",
+        "--module",
+        "-m",
+        "--multi_gpu",
+        "--multi-gpu",
+    ),
+    *(
+        "--cpu",
+        "--tpu",
+        "--mps",
+        "--debug",
+        "--use_deepspeed",
+        "--use_fsdp",
+        "--quiet",
+        "-q",
+        "--oversubscribe",
+    ),
+    *(
+        "--allow-run-as-root",
+        "--exclusive",
+        "--overcommit",
+        "--foreground",
+        "--preserve-status",
+        "--verbose",
+        "-v",
+    ),
+    *("-i", "--ignore-environment"),
+}
+_VALUE = re.compile(
+    r"--?(config[\w-]*|log[-_]dir|np?|nnodes|nproc[-_]per[-_]node|num[-_]\w+|hostfile)"
+)
+"""Options of launchers whose next word is surely a value, even if it looks like a file."""
+_PLAIN_OPTION = re.compile(
+    r"--(vanilla|no-[a-z-]+|slave|quiet|project(=(\.|@\.))?|threads=\w+|max-old-space-size=\d+)"
+)
+_PUNCTUATION = "();<>|&\n"
+_KNOWN_OUTPUT = re.compile(r"\$\((nproc|pwd|date( [+%\w-]+)?)\)")
+_PREFIXES = {"exec", "command", "time", "if", "then", "else", "elif", "while", "do", "!", "{"}
+_HARMLESS_COMMANDS = {
+    *("", "true", "false", ":", "set", "unset", "exit", "echo", "printf", "test", "[", "mkdir", "date", "ls", "pwd"),
+    *("sleep", "wait", "ulimit", "umask", "cat", "fi", "done", "}", "nvidia-smi"),
+}  # fmt: skip
+_DATA = {
+    *(".log", ".txt", ".out", ".err", ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".npy", ".npz", ".h5"),
+}  # fmt: skip
+_HARMLESS = {
+    f"PYTHON{name}"
+    for name in (
+        *("HASHSEED", "UNBUFFERED", "DONTWRITEBYTECODE", "FAULTHANDLER", "UTF8", "IOENCODING"),
+        *("OPTIMIZE", "NOUSERSITE", "SAFEPATH", "DEVMODE", "TRACEMALLOC", "MALLOC", "VERBOSE"),
+    )
+}
+_SEARCH_PATHS = {"PYTHONPATH", "NODE_PATH", "R_LIBS", "PERL5LIB", "RUBYLIB", "JULIA_LOAD_PATH"}
+_LOADS = re.compile(
+    r"PYTHON\w+|(LD|DYLD|R|NODE|JULIA|LUA|GEM)_\w+|(PERL|RUBY)\w+|BASH_ENV|ENV|PATH|CDPATH|ZDOTDIR|IFS|GCONV_PATH"
+    r"|SHELLOPTS|BASHOPTS|PS4|BROWSER|CLASSPATH|\w*JAVA\w*_OPTIONS"
+)
+"""Variables that decide which code an interpreter, a shell or the loader takes."""

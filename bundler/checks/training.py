@@ -78,13 +78,14 @@ def _code_findings(evidence: Evidence, training: TrainingSpec, run: RunRecord) -
     unfit = [at for at, count in Counter(places).items() if count > 1]
     unfit += [at for at in places if not (at == "" or is_plain(at))]
     unfit += [tree.commit for tree in trees if len(tree.commit) != len(tree.tree)]
-    if len(trees) > MAX_TREES or sum(len(tree.at) * len(tree.entries) for tree in trees) > MAX_NAMES:
+    if (
+        len(trees) > MAX_TREES
+        or sum(len(tree.at) * len(tree.entries) for tree in trees) > MAX_NAMES
+    ):
         unfit.append("more than a verifier reads")
     unfit += [tree.folder for tree in trees if not (tree.folder == "" or is_plain(tree.folder))]
     if unfit:
-        yield finding(
-            "code-tree", CODE, f"{quoted(unfit[0])}: listed twice, or no place for code"
-        )
+        yield finding("code-tree", CODE, f"{quoted(unfit[0])}: listed twice, or no place for code")
         return
     main = trees[places.index("")]
     yield from _commit_findings(main, run)

@@ -133,12 +133,14 @@ def search_over_time(model: Model) -> Figure | None:
     if len(points) < 2:
         return None
     first = min(when for _, when, _ in points)
-    rows = [(run, (when - first).total_seconds() / 60, value) for run, when, value in points]
+    last = max(when for _, when, _ in points)
+    unit, length = _unit_of((last - first).total_seconds())
+    rows = [(run, (when - first).total_seconds() / length, value) for run, when, value in points]
 
     def paint(canvas: Canvas) -> None:
         axes = canvas.subplots()
         _scatter(axes, model, rows)
-        axes.set_xlabel("minutes since the first of these runs began")
+        axes.set_xlabel(f"{unit} since the first of these runs began")
         axes.set_ylabel(short(rule.metric))
         _legend(canvas, 4)
 
@@ -148,6 +150,13 @@ def search_over_time(model: Model) -> Figure | None:
         f" {best.record.id} with {_number(best.candidate.value)}."
     )
     return _render("search-over-time", (8.4, 3.1), paint, words)
+
+
+def _unit_of(seconds: float) -> tuple[str, int]:
+    """The unit in which a span is read easily, and its length in seconds."""
+    if seconds < 4 * 3600:
+        return "minutes", 60
+    return ("hours", 3600) if seconds < 4 * 86_400 else ("days", 86_400)
 
 
 def trade_off(model: Model) -> Figure | None:

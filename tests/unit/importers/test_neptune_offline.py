@@ -492,7 +492,7 @@ def test_a_link_on_the_way_to_a_file_is_flagged_and_not_followed(tmp_path):
     write(tmp_path / "elsewhere" / "model.bin", "not yours")
     (tmp_path / "given").mkdir()
     (tmp_path / "given" / "out").symlink_to(tmp_path / "elsewhere")
-    store = log(tmp_path / "store", upload(file_path="/work/out/model.bin"))
+    store = log(tmp_path / "store", upload(file_path="/train/out/model.bin"))
     run = the_run(store, tmp_path / "given")
     assert [each.file for each in run.artefacts] == [None]
     assert ("artefacts", "symlink_skipped") in flags(run)
@@ -503,10 +503,10 @@ def test_a_link_on_the_way_to_a_file_is_flagged_and_not_followed(tmp_path):
     [
         operation("UploadFile", "model", ext="", file_path="/x/y/key.pem"),
         operation("UploadFile", "model", ext="", file_path="/key.pem"),
-        operation("UploadFileSet", "model", file_globs=["/work/old/key.pem"]),
+        operation("UploadFileSet", "model", file_globs=["/train/old/key.pem"]),
         operation("UploadFileSet", "model", file_globs=["/home/somebody/old/out/*"]),
         operation("UploadFileSet", "model", file_globs=["/*", "*"]),
-        operation("UploadFileSet", "model", file_globs=["/work/old"]),
+        operation("UploadFileSet", "model", file_globs=["/train/old"]),
     ],
 )
 def test_files_that_only_have_the_name_are_not_the_runs_files(tmp_path, named):
@@ -530,13 +530,13 @@ def test_files_beside_the_store_are_taken_only_where_their_folder_is_given(tmp_p
 
 
 def test_files_are_found_in_the_place_that_is_given(tmp_path):
-    write(tmp_path / "work" / "out" / "model.bin", "weights")
-    write(tmp_path / "work" / "out" / "deep" / "more.bin", "weights")
+    write(tmp_path / "train" / "out" / "model.bin", "weights")
+    write(tmp_path / "train" / "out" / "deep" / "more.bin", "weights")
     named = [
-        upload(file_path="D:\\work\\out\\model.bin"),
-        operation("UploadFileSet", "folder", file_globs=["/work/out", "/work/out/*.bin"]),
+        upload(file_path="D:\\train\\out\\model.bin"),
+        operation("UploadFileSet", "folder", file_globs=["/train/out", "/train/out/*.bin"]),
     ]
-    run = the_run(log(tmp_path / "store", *named), tmp_path / "work")
+    run = the_run(log(tmp_path / "store", *named), tmp_path / "train")
     assert [(each.path, each.file is not None) for each in run.artefacts] == [
         ("folder/model.bin", True),
         ("folder/out/deep/more.bin", True),

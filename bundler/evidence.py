@@ -13,6 +13,8 @@ from typing import BinaryIO
 
 from bundler import canonical, chain, codec
 from bundler.errors import MalformedError
+from bundler.lockfiles import Lock
+from bundler.lockfiles import parse as parse_lock
 from bundler.manifest import (
     DECLARATION,
     INDEX,
@@ -253,3 +255,14 @@ def latest(log: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
 
 def _error(code: str, subject: str, message: str) -> Finding:
     return Finding(code=code, severity="error", subject=subject, message=message)
+
+
+def lock_of(files: Files, contents: Contents) -> Lock | None:
+    """The lock of the training; one that is not there or cannot be read shows nothing."""
+    path = contents.training.lock if contents.training else None
+    if path is None or path not in files:
+        return None
+    try:
+        return parse_lock(path, files.read(path))
+    except MalformedError:
+        return None

@@ -18,13 +18,13 @@ from bundler.errors import MalformedError, SourceError
 from bundler.history import summarise
 from bundler.importers import histories
 from bundler.importers.model import ImportedRun
+from bundler.importers.values import logged_order
 from bundler.manifest import ResourceDescriptor, is_sha256
 from bundler.records import (
     Artefact,
     CodeVersion,
     DatasetVersion,
     FidelityFlag,
-    MetricPoint,
     MetricRole,
     RunRecord,
     Scalar,
@@ -115,7 +115,7 @@ def renamed(run: ImportedRun, names: Mapping[str, str]) -> ImportedRun:
         parameters={groups["parameters"].get(k, k): v for k, v in run.parameters.items()},
         tags={groups["tags"].get(k, k): v for k, v in run.tags.items()},
         # A stable sort: the order of logging stays.
-        points=tuple(sorted(points, key=_logged)) if metrics else run.points,
+        points=tuple(sorted(points, key=logged_order)) if metrics else run.points,
         fidelity=tuple(flags),
     )
 
@@ -151,13 +151,8 @@ def with_histories(run: ImportedRun, patterns: Iterable[str]) -> ImportedRun:
         points += taken
     if not files:
         return run
-    points.sort(key=_logged)
+    points.sort(key=logged_order)
     return replace(run, points=tuple(points), fidelity=tuple(flags))
-
-
-def _logged(point: MetricPoint) -> tuple[str, int, int]:
-    """The order of points; a stable sort keeps the order of logging within it."""
-    return point.metric, point.timestamp, point.step
 
 
 _TREE = r"[0-9a-f]{40}|[0-9a-f]{64}"

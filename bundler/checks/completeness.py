@@ -9,11 +9,8 @@ from typing import Any
 
 from bundler import canonical, codec, requirements
 from bundler.checks.model import Evidence, finding
-from bundler.errors import MalformedError
 from bundler.facts import roles, seed_of
 from bundler.history import read_points, summarise
-from bundler.lockfiles import Lock
-from bundler.lockfiles import parse as parse_lock
 from bundler.manifest import INDEX, RECORDS
 from bundler.records import RunRecord, artefact_location, history_location, moment
 from bundler.redaction import redact
@@ -250,18 +247,6 @@ def _gap_finding(gap: Gap, message: str) -> Finding:
     )
 
 
-def lock_of(evidence: Evidence) -> Lock | None:
-    """The lock of the training; one that cannot be read shows nothing."""
-    training = evidence.contents.training
-    path = training.lock if training else None
-    if path is None or path not in evidence.files:
-        return None
-    try:
-        return parse_lock(path, evidence.files.read(path))
-    except MalformedError:
-        return None
-
-
 def _declared(evidence: Evidence) -> requirements.Declared:
     contents, index = evidence.contents, evidence.contents.index
     return requirements.Declared(
@@ -273,6 +258,6 @@ def _declared(evidence: Evidence) -> requirements.Declared:
         records=contents.records,
         has_training_spec=contents.training is not None,
         code_files=len(evidence.files.below(contents.training.code)) if contents.training else 0,
-        lock=lock_of(evidence),
+        lock=evidence.lock,
         images=index.images,
     )

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bundler.attestation import Statement
-from bundler.evidence import Contents, Files
+from bundler.evidence import Contents, Files, lock_of
 from bundler.gates import judge
 from bundler.history import read_points
+from bundler.lockfiles import Lock
 from bundler.records import RunRecord
 from bundler.report import ClaimName, Finding, Severity
 from bundler.spec import GateResult, Predecessor
@@ -28,6 +29,11 @@ class Evidence:
     statement: Statement
     schemas: Mapping[str, bytes]
     earlier: Predecessor | None = None
+
+    @cached_property
+    def lock(self) -> Lock | None:
+        """The lock of the training, read once."""
+        return lock_of(self.files, self.contents)
 
     @cached_property
     def gate_results(self) -> tuple[GateResult, ...]:

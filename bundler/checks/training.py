@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from bundler import launching
-from bundler.checks.completeness import lock_of
 from bundler.checks.model import Evidence, finding
 from bundler.errors import quoted
 from bundler.git_trees import FOLDER, blob_id, is_plain, tree_id
@@ -216,10 +215,9 @@ SUBMODULE = "160000"
 
 def _installed_packages(evidence: Evidence, run: RunRecord) -> Iterator[Finding]:
     """A lock says what should be installed, a record what was: where they differ, the lock is not the training's."""
-    lock = lock_of(evidence)
-    if lock is None:
+    if evidence.lock is None:
         return
-    differences = compare(lock, run.environment)
+    differences = compare(evidence.lock, run.environment)
     changed = [each for each in differences if each.kind == "another version"]
     if changed:
         named = ", ".join(

@@ -12,7 +12,7 @@ from bundler.importers import trainer_state
 from bundler.importers.files import too_large, unreadable
 from bundler.importers.model import MetricPoint
 from bundler.importers.tensorboard import events as tensorboard_events
-from bundler.importers.values import Flags, clean, flag_steps
+from bundler.importers.values import Flags, clean, flag_steps, logged_order
 from bundler.records import FidelityFlag
 
 MAX_HISTORY = 512 << 20
@@ -49,7 +49,7 @@ def read_history(file: Path) -> History:
             f"{quoted(str(file), 200)} is no metric history",
             remedy=f"A history is a {trainer_state.STATE}, an events.out.tfevents.* or a {METRICS}.",
         )
-    points.sort(key=lambda each: (each.metric, each.timestamp, each.step))
+    points.sort(key=logged_order)
     flag_steps(points, flags)
     return History(points=tuple(points), flags=flags.all())
 

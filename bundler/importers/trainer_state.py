@@ -24,9 +24,18 @@ from bundler.errors import SourceError, quoted
 from bundler.importers import run_folders
 from bundler.importers.experiments import Experiment
 from bundler.importers.files import too_large, unreadable
+from bundler.importers.json_lines import compact
 from bundler.importers.model import ArtefactFile, ImportedRun, ImportSession, MetricPoint, Store
 from bundler.importers.run_folders import RunFolder, RunFolders
-from bundler.importers.values import Flag, Flags, clean, flag_counts, flag_steps, integer
+from bundler.importers.values import (
+    Flag,
+    Flags,
+    clean,
+    flag_counts,
+    flag_steps,
+    integer,
+    logged_order,
+)
 from bundler.records import CodeVersion, Scalar, Source, Status
 
 STATE = "trainer_state.json"
@@ -107,11 +116,7 @@ class _Session:
     def _read(self, run: RunFolder) -> ImportedRun:
         flags = self.runs.first_flags()
         state = _latest(run, flags)
-        points = tuple(
-            sorted(
-                points_of(state, flags), key=lambda each: (each.metric, each.timestamp, each.step)
-            )
-        )
+        points = tuple(sorted(points_of(state, flags), key=logged_order))
         flag_steps(points, flags)
         flags("seed", "not_recorded", "it is in training_args.bin, a pickle, which is not opened")
         flags("parameters", "incomplete", f"{STATE} has few of the training's arguments")
@@ -254,7 +259,7 @@ def _scalar(value: object) -> Scalar:
         return value
     if isinstance(value, str):
         return clean(value)
-    return clean(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
+    return clean(compact(value))
 
 
 def _environment(run: RunFolder) -> dict[str, Scalar]:

@@ -9,6 +9,12 @@ from itertools import groupby
 from bundler.importers.model import MetricPoint
 from bundler.records import FidelityFlag
 
+
+def logged_order(point: MetricPoint) -> tuple[str, int, int]:
+    """The order of a run's points; a stable sort keeps the order of logging within it."""
+    return point.metric, point.timestamp, point.step
+
+
 Flag = Callable[[str, str, str], None]
 """Takes field, flag and detail of a :class:`FidelityFlag`."""
 

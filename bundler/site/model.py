@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from bundler.attestation import Statement
 from bundler.chain import checkpoint
 from bundler.errors import MalformedError, UsageError
-from bundler.evidence import Contents, Files
+from bundler.evidence import Contents, Files, lock_of
 from bundler.history import read_points
 from bundler.lockfiles import Lock
-from bundler.lockfiles import parse as parse_lock
 from bundler.records import (
     RUN_ID,
     Artefact,
@@ -266,7 +265,7 @@ def make_model(
         selected=selected,
         repeated=tuple(by_id[record.id] for record in repeated),
         gates=tuple(_gates(contents, report, repeated)),
-        lock=_lock(files, contents),
+        lock=lock_of(files, contents),
     )
 
 
@@ -354,13 +353,3 @@ def _spread(metric: str, records: Sequence[RunRecord]) -> Spread:
         mean=math.fsum(known) / len(known) if known else None,
         deviation=math.sqrt(sample_variance(known)) if len(known) > 1 else None,
     )
-
-
-def _lock(files: Files, contents: Contents) -> Lock | None:
-    path = contents.training.lock if contents.training else None
-    if path is None or path not in files:
-        return None
-    try:
-        return parse_lock(path, files.read(path))
-    except MalformedError:
-        return None

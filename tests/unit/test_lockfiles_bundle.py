@@ -9,9 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from bundler.checks import completeness
 from bundler.errors import SourceError
-from bundler.evidence import intact_files, read_contents
+from bundler.evidence import intact_files, lock_of, read_contents
 from bundler.storage import open_bag
 from bundler.verify import verify
 from tests import tiny
@@ -71,9 +70,9 @@ def test_a_lock_that_a_verifier_cannot_read_shows_nothing(provider, tmp_path):
     with_lock(provider, "uv.lock", "uv.lock").build(tmp_path / "b")
     files = intact_files(open_bag(tmp_path / "b"))
     evidence = SimpleNamespace(files=files, contents=read_contents(files))
-    assert completeness.lock_of(evidence).answer == "yes"
+    assert lock_of(evidence.files, evidence.contents).answer == "yes"
     evidence.files = Damaged(files)
-    assert completeness.lock_of(evidence) is None
+    assert lock_of(evidence.files, evidence.contents) is None
 
 
 class Damaged:

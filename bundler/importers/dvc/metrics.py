@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from bundler.canonical import MAX_INTEGER
 from bundler.importers.dvc.values import flat, is_exact, number
 from bundler.importers.model import MetricPoint
-from bundler.importers.values import Flag, clean, flag_counts, flag_steps, text
+from bundler.importers.values import Flag, clean, flag_counts, flag_steps, logged_order, text
 
 MAX_POINTS = 5_000_000
 """Most metric points of one run: about 1 GB of memory."""
@@ -162,7 +162,7 @@ def joined(
         points.append(point)
         if len(points) > MAX_POINTS:
             raise TooManyPointsError(f"more than {MAX_POINTS:,} metric points")
-    points.sort(key=lambda each: (each.metric, each.timestamp, each.step))
+    points.sort(key=logged_order)
     ends = {point.metric: point for point in points}
     for value in last:
         end = ends.get(value.name)
@@ -176,7 +176,7 @@ def joined(
         flag(f"metrics.{value.name}", "summary_differs", detail)
         points.append(MetricPoint(value.name, end.step, end.timestamp, value.value))
     # Stable, so that an added value comes behind the others of its step.
-    points.sort(key=lambda each: (each.metric, each.timestamp, each.step))
+    points.sort(key=logged_order)
     flag_steps(points, flag)
     return tuple(points)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from bundler.canonical import MAX_INTEGER
 from bundler.errors import SourceError
 from bundler.importers.model import ArtefactFile, ImportedRun, MetricPoint
-from bundler.importers.values import Flags, clean, flag_counts, flag_steps
+from bundler.importers.values import Flags, clean, flag_counts, flag_steps, logged_order
 from bundler.records import CodeVersion, DatasetVersion, Scalar, Source, Status
 
 MAX_POINTS = 5_000_000
@@ -104,9 +104,7 @@ class Attributes:
     def run(self, source: Source) -> ImportedRun:
         """The run that the attributes describe."""
         flags = self.flags
-        points = tuple(
-            sorted(self._points(), key=lambda each: (each.metric, each.timestamp, each.step))
-        )
+        points = tuple(sorted(self._points(), key=logged_order))
         flag_steps(points, flags)
         for kind, paths in sorted(self._skipped.items()):
             flags("metrics", "skipped", f"{kind}: {paths.total()} values of {len(paths)} series")

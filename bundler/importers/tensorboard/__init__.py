@@ -21,7 +21,7 @@ from bundler.importers.model import ArtefactFile, ImportedRun, ImportSession, St
 from bundler.importers.run_folders import RunFolder, RunFolders
 from bundler.importers.tensorboard.events import Events, is_event_file, milliseconds
 from bundler.importers.tensorboard.framing import Tail, records
-from bundler.importers.values import Flags, flag_steps
+from bundler.importers.values import Flags, flag_steps, logged_order
 from bundler.records import CodeVersion, Source, Status
 
 _WRITTEN_BY_ADD_HPARAMS = re.compile(r"[0-9]{9,}\.[0-9]+")
@@ -85,9 +85,7 @@ class _Session:
             if file.file is not None:
                 events.add(file.file, file.path, flags)
         events.flag(flags)
-        points = tuple(
-            sorted(events.points, key=lambda each: (each.metric, each.timestamp, each.step))
-        )
+        points = tuple(sorted(events.points, key=logged_order))
         flag_steps(points, flags)
         started = _started(run) or None
         ended = _ended(events)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, cast
 
 from bundler.importers import protobuf
 from bundler.importers.files import too_large
+from bundler.importers.json_lines import compact
 from bundler.importers.protobuf import WireError, signed
 from bundler.importers.values import Flag, clean
 from bundler.importers.wandb.artefacts import LoggedArtefact, artefact
@@ -286,8 +286,7 @@ def parameters(config: dict[str, Any]) -> Iterator[tuple[str, Scalar]]:
         for path, leaf in leaves((key,), value):
             name = ".".join(path)
             if isinstance(leaf, list | dict):
-                text = json.dumps(leaf, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-                yield name, text
+                yield name, compact(leaf)
             else:
                 yield name, leaf
 

@@ -7,7 +7,7 @@ is a warning (the evidence cannot settle it), and *met* otherwise. Notes inform 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from bundler.records import MetricRole, Number, Scalar
@@ -80,7 +80,11 @@ class MetricComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorComparison:
-    """A tensor as declared and as re-run. ``equal_fraction`` is that of its elements, where shapes agree."""
+    """A tensor as declared and as re-run. ``equal_fraction`` is that of its elements, where shapes agree.
+
+    The distance in units in the last place is for floats of one type: median and 99th percentile over all elements.
+    ``relative_l2`` is ‖re-run − declared‖ / ‖declared‖. What cannot be computed, or is not finite, is ``None``.
+    """
 
     tensor: str
     dtype: str
@@ -88,6 +92,24 @@ class TensorComparison:
     equal: bool
     equal_fraction: float | None
     max_absolute_difference: float | None
+    ulp_median: int | None = None
+    ulp_p99: int | None = None
+    relative_l2: float | None = None
+    cosine: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionComparison:
+    """Per-example predictions as declared and as re-run, example by example.
+
+    ``agreement`` is the share of examples with the same decision; the difference of logits is for probabilities.
+    """
+
+    artefact: str
+    examples: int
+    agreement: float
+    max_absolute_difference: float | None
+    max_logit_difference: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +126,8 @@ class Rerun:
     """One re-execution of the training: under which conditions, how it ended, how it compares.
 
     ``conditions`` are reproducibility conditions (another lab) in the sense of ISO 5725-1 unless said otherwise.
-    ``isolation`` is what really confined the code, as the sandbox reported it.
+    ``isolation`` is what really confined the code, as the sandbox reported it; ``runtime`` the software that it ran
+    with: mode ``current``, ``locked`` or ``image``, device, and what identifies them.
     """
 
     run: str
@@ -115,9 +138,154 @@ class Rerun:
     conditions: str
     isolation: Mapping[str, Scalar | tuple[str, ...]]
     environment: Mapping[str, Scalar]
+    runtime: Mapping[str, Scalar] = field(default_factory=dict)
     metrics: tuple[MetricComparison, ...] = ()
     tensors: tuple[TensorComparison, ...] = ()
+    predictions: tuple[PredictionComparison, ...] = ()
     knobs: tuple[Knob, ...] = ()
+
+
+Verdict = Literal["BITWISE", "CONSISTENT", "INCONSISTENT", "INCONCLUSIVE"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricVerdict:
+    """One metric of the provider's and of the verifier's independent runs, compared (docs/verdict.md).
+
+    ``difference`` is declared minus re-run. ``bound`` is the confidence bound of its size, held against ``margin``, the
+    declared one or the lower one that the verifier's policy allows; ``p_value`` is that of no difference. ``needed`` is
+    the number of re-runs with a chance of 90 % to settle it, ``None`` where it is settled or more than 40.
+    """
+
+    metric: str
+    declared: tuple[float, ...]
+    rerun: tuple[float, ...]
+    declared_margin: float | None
+    margin: float | None
+    difference: float | None
+    standard_error: float | None
+    degrees: int | None
+    bound: float | None
+    p_value: float | None
+    verdict: Verdict
+    needed: int | None
+    explanation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One training with a seed that the verifier chose. ``attempts`` counts starts; ``where`` is the worker.
+
+    ``ended`` is ``trained``, ``failed`` (of itself: exit code, unreadable output) or ``infrastructure`` (limits, a lost
+    worker). ``resumed``: the result was there from an interrupted verification.
+    """
+
+    seed: int
+    ended: Literal["trained", "failed", "infrastructure"]
+    exit_code: int | None
+    seconds: float
+    attempts: int
+    where: str
+    resumed: bool
+    detail: str
+    metrics: Mapping[str, Number]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedMetric:
+    """What is known before anything runs: the declared runs, the spread to plan with, and the re-runs needed.
+
+    ``deviation`` is the 95 % upper bound of the standard deviation between seeds.
+    """
+
+    metric: str
+    runs: int
+    deviation: float | None
+    declared_margin: float | None
+    margin: float | None
+    needed: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What will be executed. Times are seconds of all runs together, after the recorded durations; ``None``: unknown.
+
+    ``least_seconds`` is for a verdict at the first look, ``most_seconds`` for one at the last.
+    """
+
+    command: tuple[str, ...]
+    declared_seed: int
+    own_seeds: tuple[int, ...]
+    looks: tuple[int, ...]
+    environment: str
+    device: str
+    engine: str
+    parallel: int
+    isolation: str
+    run_seconds: float | None
+    least_seconds: float | None
+    most_seconds: float | None
+    metrics: tuple[PlannedMetric, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canary:
+    """The first steps of the declared run, repeated: can this machine give its bits at all?
+
+    ``points`` of the histories were compared. ``not run`` where a whole run is as quick, or the records have no times.
+    """
+
+    verdict: Literal["passed", "failed", "not run"]
+    seconds: float
+    points: int
+    explanation: str
+    knobs: tuple[Knob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commitment:
+    """In blind mode: the SHA-256 of the verifier's own results, made before the declared values were opened.
+
+    ``opened`` are the files of the payload that had been read by then, besides for their digests.
+    """
+
+    sha256: str
+    committed_at: str
+    opened: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """The statistical verdict over the verifier's own seeds, and everything that it rests on."""
+
+    verdict: Verdict
+    explanation: str
+    plan: Plan
+    policy: Mapping[str, Scalar | tuple[str, ...]]
+    canary: Canary
+    trials: tuple[Trial, ...] = ()
+    metrics: tuple[MetricVerdict, ...] = ()
+    commitment: Commitment | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredMetric:
+    """A metric as declared, and as the shipped model gives it on the shipped hold-out."""
+
+    metric: str
+    declared: Number | None
+    found: Number | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredModel:
+    """The shipped model, loaded and scored in the sandbox without any training."""
+
+    run: str
+    exit_code: int | None
+    seconds: float
+    isolation: Mapping[str, Scalar | tuple[str, ...]]
+    metrics: tuple[ScoredMetric, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +318,8 @@ class Report:
     checks: tuple[CheckResult, ...]
     gates: tuple[GateResult, ...]
     reruns: tuple[Rerun, ...]
+    judgement: Judgement | None
+    evaluation: ScoredModel | None
     exit_code: int
 
     def findings(self) -> tuple[Finding, ...]:

@@ -99,6 +99,40 @@ class SelectionSpec:
     exclusions: tuple[Exclusion, ...] = ()
 
 
+Statistic = Literal[
+    "auc",
+    "accuracy",
+    "balanced_accuracy",
+    "f1",
+    "precision",
+    "recall",
+    "specificity",
+    "brier",
+    "log_loss",
+    "mae",
+    "mse",
+    "rmse",
+    "r2",
+]
+"""The metrics that can be computed anew from per-example predictions (:mod:`bundler.predictions`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """A CSV artefact with a line for each example of the hold-out.
+
+    ``label`` and ``score`` are columns: the truth (0 or 1, or a number) and what the model gave for it (a probability, a
+    score or a number). ``key`` is a column that names the example. An example counts as positive from a score of
+    ``threshold`` on.
+    """
+
+    path: str
+    label: str
+    score: str
+    key: str | None = None
+    threshold: float = 0.5
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """What is known of the finite hold-out behind a metric, for the variance that it adds.
@@ -106,17 +140,21 @@ class Sampling:
     - ``proportion``: a mean of N values in [0, 1]; p(1-p)/N is exact for proportions and an upper bound
       otherwise (Bhatia and Davis 2000), so it also serves Brier scores;
     - ``auc``: ``positives`` of the N rows are of the positive class (Hanley and McNeil 1982);
-    - ``difference``: of two proportions over ``groups`` of rows, at their largest variance 1/4n.
+    - ``difference``: of two proportions over ``groups`` of rows, at their largest variance 1/4n;
+    - ``predictions``: any other metric; the metric is ``statistic`` over the ``predictions`` of the selected run, and
+      its variance is computed from them (DeLong et al. 1988 for the AUC, the bootstrap otherwise).
 
     N is the number of rows of the data set with role ``dataset_role`` as the runs recorded it. A proportion of only
     some of them, such as recall (of the positives) or precision, needs ``denominator``, the number of those.
     """
 
-    kind: Literal["proportion", "auc", "difference"]
+    kind: Literal["proportion", "auc", "difference", "predictions"]
     dataset_role: str
     denominator: int | None = None
     positives: int | None = None
     groups: tuple[int, ...] = ()
+    predictions: Predictions | None = None
+    statistic: Statistic | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,10 +193,15 @@ class GateResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
-    """Largest absolute difference of a metric that still counts as the same result."""
+    """Largest absolute difference of a metric that still counts as the same result.
+
+    Two-sided, unless only a declared value that is better than the re-runs' counts against it: then ``overstatement``
+    says which way is better.
+    """
 
     metric: str
     margin: float
+    overstatement: Literal["higher is better", "lower is better"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,6 +349,29 @@ class Outputs:
     tensors: tuple[str, ...] = ()
     rename: Mapping[str, str] = field(default_factory=dict)
     histories: tuple[str, ...] = ()
+    predictions: Predictions | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """How to score the shipped model on the shipped hold-out, without any training.
+
+    ``command`` may use the placeholders of the training command and ``{artefact.PATH}``, an artefact of the selected run
+    that is in the bundle. It writes ``results`` below ``{out}``: a JSON object, metric name → number, by the names that
+    the run's metrics have.
+    """
+
+    command: tuple[str, ...]
+    results: str = "metrics.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one training needs: processor cores, GPUs, and bytes of memory (``None``: unknown)."""
+
+    cpus: int = 1
+    gpus: int = 0
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,7 +409,8 @@ class TrainingSpec:
     ``command`` may use the placeholders ``{python}``, ``{seed}``, ``{out}``, ``{code}``, ``{input.NAME}`` and
     ``{parameter.NAME}``; they are replaced once, literally, and no shell sees the result. ``code`` is the folder
     in the bag that becomes the working directory, ``code_trees`` what git says it is; ``lock`` the list of packages, if
-    any. Times are seconds.
+    any, ``wheels`` the list of their wheels with digests (`bundler capture-wheels`). ``evaluation`` scores the shipped
+    model. Times are seconds.
     """
 
     format: Literal["urn:aisdp-bundler:training-spec:1"]
@@ -358,3 +425,6 @@ class TrainingSpec:
     lock: str | None = None
     expected_seconds: float | None = None
     code_trees: tuple[CodeTree, ...] = ()
+    wheels: str | None = None
+    evaluation: Evaluation | None = None
+    resources: Resources = field(default_factory=Resources)

@@ -12,7 +12,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from bundler.errors import SandboxUnavailableError, UsageError
-from bundler.sandbox import cgroups, interpreter, keeper, process, seccomp, selftest
+from bundler.sandbox import (
+    cgroups,
+    gpus,
+    helpers,
+    interpreter,
+    keeper,
+    process,
+    roots,
+    seccomp,
+    selftest,
+)
 from bundler.sandbox.diagnosis import why_bubblewrap_fails
 from bundler.sandbox.model import OUT, Isolation, Job, Limits, OnOutput, Outcome
 from bundler.sandbox.output import give
@@ -26,7 +36,11 @@ _FILES = {
     "/etc/hosts": "127.0.0.1 localhost sandbox\n::1 localhost\n",
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
-_RESERVED = ("/usr", "/proc", "/dev", "/tmp", "/out", "/etc", *(f"/{n}" for n in _ROOT_FOLDERS))  # noqa: S108
+_RESERVED = (
+    *("/usr", "/proc", "/sys", "/dev", "/tmp", "/out", "/etc", helpers.PLACE),  # noqa: S108
+    *(f"/{name}" for name in _ROOT_FOLDERS),
+)
+_DRIVER = f"{helpers.PLACE}/driver"
 # One byte tells the keeper that bubblewrap did its work and the limits are in force; what fails
 # later is the job's own failure.
 _MARK = 'printf s >&9; exec 9>&-; exec "$@"'
@@ -80,12 +94,12 @@ class Bubblewrap:
         uid = os.geteuid()
         return f"uid {uid}" if uid else "uid 0 (root, without capabilities, in a user namespace)"
 
-    def isolation(self, limits: Limits) -> Isolation:
+    def isolation(self, limits: Limits, *, gpus: bool = False) -> Isolation:
         """See :class:`bundler.sandbox.model.Sandbox`."""
         names = {"memory": "memory_bytes", "pids": "processes"}
         mechanism = f"cgroup v{self._cgroup_version}"
         elsewhere = {names[c]: mechanism for c in names if c in self._controllers}
-        found = selftest.measure(self.kind, self.run, limits, elsewhere=elsewhere)
+        found = selftest.measure(self.kind, self.run, limits, elsewhere=elsewhere, gpus=gpus)
         return Isolation(
             kind=self.kind,
             version=self.version,
@@ -102,11 +116,8 @@ class Bubblewrap:
         """See :class:`bundler.sandbox.model.Sandbox`."""
         sources = _sources(job)
         job.output.mkdir(parents=True, exist_ok=True)
-        if self._setpriv and (unreadable := _unreadable(list(sources.values()))):
-            return process.could_not_start(
-                f"{unreadable} cannot be read by uid {NOBODY}, which runs the job;"
-                f" chmod -R a+rX {unreadable}"
-            )
+        if problem := self._problem(job, sources):
+            return process.could_not_start(problem)
         group = cgroups.create(job.limits.memory_bytes, job.limits.processes)
         owner = job.output.stat()
         lent = (job.output,) if job.workspace is None else (job.output, job.workspace)
@@ -129,6 +140,18 @@ class Bubblewrap:
                 for folder in lent:
                     with suppress(OSError):  # root can read it as it is
                         give(folder, owner.st_uid, owner.st_gid)
+
+    def _problem(self, job: Job, sources: dict[PurePosixPath, Path]) -> str:
+        """Why the job cannot start; empty if nothing is known."""
+        shown = [*sources.values(), *([job.root] if job.root is not None else [])]
+        if self._setpriv and (unreadable := _unreadable(shown)):
+            return (
+                f"{unreadable} cannot be read by uid {NOBODY}, which runs the job;"
+                f" chmod -R a+rX {unreadable}"
+            )
+        if job.gpus:
+            return gpus.problem(gpus.devices(), another_user=bool(self._setpriv))
+        return ""
 
     def _try(self) -> str:
         """Start /bin/sh in an empty sandbox; return what bubblewrap says if that fails."""
@@ -173,8 +196,17 @@ class Bubblewrap:
         if job.workspace is not None:  # after the mount that it lies in
             shown.append((job.workspace.absolute(), check_target(job.working_directory), True))
         staged = [(source, f"{stage}/{i}", rw) for i, (source, _, rw) in enumerate(shown)]
-        inner = [*self._namespaces(), *_system(), *self._own_mounts(job.limits)]
-        for (source, target, writable), (_, place, _) in zip(shown, staged, strict=True):
+        inner = [*self._namespaces()]
+        if job.root is None:
+            inner += _system()
+        else:
+            staged.append((job.root.absolute(), f"{stage}/root", False))
+            origin = f"{stage}/root" if self._setpriv else str(job.root.absolute())
+            targets = [str(target) for _, target, _ in shown]
+            etc = [Path(name).name for name in files]
+            inner += [*roots.view(job.root, origin, mounts=targets, etc=etc), *_helpers()]
+        inner += [*self._own_mounts(job.limits), *(_gpus(job) if job.gpus else [])]
+        for (source, target, writable), (_, place, _) in zip(shown, staged, strict=False):
             origin = place if self._setpriv else str(source)
             inner += ["--bind" if writable else "--ro-bind", origin, str(target)]
         for path, fd in files.items():
@@ -182,11 +214,10 @@ class Bubblewrap:
         inner += ["--chdir", str(job.working_directory), "--remount-ro", "/dev"]
         inner += ["--remount-ro", "/", "--seccomp", str(filter_fd)]
         # Bubblewrap's own pid 1 shares the job's uid, so it gets the limits too; only the number of
-        # processes is counted from inside the user namespace.
-        limits = process.rlimits(job.limits, memory="memory" not in group.folders)
-        last = (*process.prlimit(nproc=job.limits.processes), "/bin/sh", "-c", _MARK, "sh")
-        payload = process.payload(job.command, process.environment(job))
-        return (*self._outer(staged), *limits, self._bwrap, *inner, "--", *last, *payload)
+        # processes is counted from inside the user namespace. CUDA does not survive RLIMIT_AS.
+        memory = "memory" not in group.folders and not job.gpus
+        limits = process.rlimits(job.limits, memory=memory)
+        return (*self._outer(staged), *limits, self._bwrap, *inner, "--", *_payload(job))
 
     def _own_mounts(self, limits: Limits) -> list[str]:
         def tmpfs(size: int, target: str) -> list[str]:  # --size: bubblewrap 0.6
@@ -197,6 +228,37 @@ class Bubblewrap:
         own = ["--proc", "/proc", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1", "--dev", "/dev"]
         own += tmpfs(limits.memory_bytes // 2, "/dev/shm")  # noqa: S108
         return [*own, *tmpfs(limits.output_bytes, "/tmp")]  # noqa: S108
+
+
+def _payload(job: Job) -> tuple[str, ...]:
+    """What bubblewrap starts: the last limit, the mark, the job's variables and its command."""
+    helper = process.of_this_machine if job.root is None else helpers.find().words
+    shell = ("/bin/sh",) if job.root is None else helper("sh")
+    last = (*process.prlimit({"nproc": job.limits.processes}, helper), *shell, "-c", _MARK, "sh")
+    variables = process.environment(job)
+    if job.gpus and job.root is not None:
+        paths = [_DRIVER, *filter(None, [variables.get("LD_LIBRARY_PATH")])]
+        variables["LD_LIBRARY_PATH"] = ":".join(paths)
+    return (*last, *process.payload(job.command, variables, helper))
+
+
+def _helpers() -> list[str]:
+    """Show the verifier's own programs in an image."""
+    return [
+        w
+        for target, source in helpers.find().shown.items()
+        for w in ("--ro-bind", str(source), target)
+    ]
+
+
+def _gpus(job: Job) -> list[str]:
+    """Show the devices, what the kernel says of them and, in an image, the libraries of this machine's driver."""
+    shown = [word for path in gpus.devices() for word in ("--dev-bind", str(path), str(path))]
+    shown += ["--ro-bind", "/sys", "/sys"]
+    if job.root is not None:
+        for name, path in gpus.libraries().items():
+            shown += ["--ro-bind", str(path), f"{_DRIVER}/{name}"]
+    return shown
 
 
 def _ask(bwrap: str, option: str) -> str:
@@ -224,6 +286,8 @@ def _system() -> list[str]:
 def _sources(job: Job) -> dict[PurePosixPath, Path]:
     """Map what must appear inside, besides the system and /out, to where it is on the host."""
     sources: dict[PurePosixPath, Path] = {}
+    if job.interpreter is not None and job.root is not None:
+        raise UsageError("a job in an image has the image's interpreter, and no other")
     if job.interpreter is not None:
         for path, source in interpreter.prefixes(job.interpreter).items():
             sources[PurePosixPath(path)] = source

@@ -88,7 +88,7 @@ def create(
     """
     name = f"aisdp-{os.getpid()}-{next(_numbers)}"
     try:
-        places = _places(mounts.read_text(), membership.read_text())
+        places = folders(mounts.read_text(), membership.read_text())
     except OSError:
         return Cgroup(version=2)
     group = _create_v2(places.pop("", []), name, memory_bytes, processes)
@@ -146,7 +146,7 @@ def _make(folder: Path, settings: dict[str, str]) -> bool:
     return True
 
 
-def _places(mountinfo: str, membership: str) -> dict[str, list[Path]]:
+def folders(mountinfo: str, membership: str) -> dict[str, list[Path]]:
     """Map each v1 controller, and "" for v2, to the folders to try: our own, then its parents."""
     own: dict[str, str] = {}
     for line in membership.splitlines():

@@ -59,6 +59,9 @@ class Job:
     besides HOME, TMPDIR, PATH, LANG, USER, LOGNAME and PYTHONDONTWRITEBYTECODE, each of which it may
     override. ``interpreter`` is a Python executable whose prefixes (a virtual environment and its
     base) are shown read-only at their own paths; ``None`` when ``command`` needs only ``/usr``.
+    ``root`` is an unpacked root file system that is shown, read-only, instead of this machine's programs and libraries;
+    where a mount, ``/out`` or ``/tmp`` has a name that it has too, it is hidden. ``gpus`` shows the NVIDIA devices of
+    this machine, whose driver then is within reach of the job. Both need bubblewrap.
     """
 
     command: tuple[str, ...]
@@ -70,6 +73,8 @@ class Job:
     limits: Limits = field(default_factory=Limits)
     log: Path
     interpreter: Path | None = None
+    root: Path | None = None
+    gpus: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,16 +131,18 @@ class Sandbox(Protocol):
     def kind(self) -> str:
         """``bubblewrap``, ``sandlock`` or ``none``."""
 
-    def isolation(self, limits: Limits) -> Isolation:
-        """Run the self-test inside the sandbox and say what applied.
+    def isolation(self, limits: Limits, *, gpus: bool = False) -> Isolation:
+        """Run the self-test inside the sandbox, with the devices of ``gpus`` if the job has them, and say what applied.
 
-        Raises :class:`bundler.errors.SandboxUnavailableError` naming each required probe that was
-        not blocked.
+        It runs with this machine's interpreter, also for a job in an image: what an image would say of itself is worth
+        nothing, and all but the content of ``/`` is the same. Raises
+        :class:`bundler.errors.SandboxUnavailableError` naming each required probe that was not blocked.
         """
 
     def run(self, job: Job, *, on_output: OnOutput | None = None) -> Outcome:
         """Run ``job`` to its end and return how it ended; ``on_output`` sees each chunk of its log.
 
         An exception from ``on_output`` kills the job and propagates. Raises
-        :class:`bundler.errors.UsageError` for a job that cannot be meant (relative mount targets).
+        :class:`bundler.errors.UsageError` for a job that cannot be meant (relative mount targets), and
+        :class:`bundler.errors.SandboxUnavailableError` for one that needs another kind of sandbox.
         """

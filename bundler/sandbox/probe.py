@@ -151,6 +151,17 @@ def limits_of_the_verifier(plan: dict[str, Any]) -> Result:
     return False, "could be lowered"
 
 
+def gpu_devices(plan: dict[str, Any]) -> Result:
+    """Open the devices of a GPU; who may do that can send any request to its driver in the kernel."""
+    for path in plan.get("devices", []):
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+        except OSError:
+            continue
+        return False, f"opened {path}: every ioctl of the driver can be reached"
+    return True, "none can be opened"
+
+
 def _absent(plan: dict[str, Any]) -> str:
     """Why the parent cannot be meant by its pid here; empty if it may be."""
     try:
@@ -253,6 +264,7 @@ REQUIRED: dict[str, Callable[[dict[str, Any]], Result]] = {
 INFORMATIVE: dict[str, Callable[[dict[str, Any]], Result]] = {
     "names of files in the home folder": home_names,
     "resource limits of the verifier": limits_of_the_verifier,
+    "driver of the GPUs": gpu_devices,
 }
 
 

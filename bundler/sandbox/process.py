@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ TICK = 0.05
 # Output is measured again after this many times what measuring took: at most a tenth of a core.
 _MEASURE_PAUSE = 10
 _GRACE = 10.0
+Helper = Callable[[str], tuple[str, ...]]
+"""How to start one of the verifier's own programs where it is needed: its argv by its name."""
+
 _Places = dict[str, tuple[tuple[Path, ...], Size]]
 _ENVIRONMENT = {
     "HOME": "/tmp",  # noqa: S108 - the sandbox's own tmpfs
@@ -50,21 +53,30 @@ class Launch:
     temporary: Path | None = None
 
 
+def of_this_machine(name: str) -> tuple[str, ...]:
+    """How to start one of the verifier's own programs where ``/usr`` is this machine's; prlimit may be missing."""
+    program = shutil.which(name, path="/usr/bin:/bin") if name == "prlimit" else f"/usr/bin/{name}"
+    return (program,) if program else ()
+
+
 def environment(job: Job) -> dict[str, str]:
     """The complete environment of ``job``; nothing of the verifier's own."""
     return _ENVIRONMENT | dict(job.environment)
 
 
-def payload(command: tuple[str, ...], variables: Mapping[str, str]) -> tuple[str, ...]:
+def payload(
+    command: tuple[str, ...], variables: Mapping[str, str], helper: Helper = of_this_machine
+) -> tuple[str, ...]:
     """The end of every argv: become ``command`` with exactly ``variables``.
 
     Nothing before it sees them. With ``LD_PRELOAD`` a variable is foreign code, and that must find
     all limits in force (docs/adr/0006).
     """
     # env would take a program with "=" in its name for one more variable.
-    run = ("/usr/bin/nice", "-n", "0", "--") if any("=" in word for word in command[:1]) else ()
+    odd = any("=" in word for word in command[:1])
+    run = (*helper("nice"), "-n", "0", "--") if odd else ()
     given = (f"{name}={value}" for name, value in variables.items())
-    return ("/usr/bin/env", "-i", "--", *given, *run, *command)
+    return (*helper("env"), "-i", "--", *given, *run, *command)
 
 
 def unfit(job: Job) -> str:
@@ -88,18 +100,18 @@ def unfit(job: Job) -> str:
     return ""
 
 
-def prlimit(**wanted: int) -> tuple[str, ...]:
+def prlimit(wanted: Mapping[str, int], helper: Helper = of_this_machine) -> tuple[str, ...]:
     """The command prefix that sets resource limits; empty where there is no prlimit."""
-    program = shutil.which("prlimit", path="/usr/bin:/bin")
-    if program is None:
+    program = helper("prlimit")
+    if not program:
         return ()
-    return (program, *(f"--{name}={value}:{value}" for name, value in wanted.items()), "--")
+    return (*program, *(f"--{name}={value}:{value}" for name, value in wanted.items()), "--")
 
 
 def rlimits(limits: Limits, *, memory: bool) -> tuple[str, ...]:
     """The prefix for the limits of each single process."""
     wanted = {"cpu": limits.cpu_seconds, "fsize": limits.file_bytes, "core": 0}
-    return prlimit(**wanted | ({"as": limits.memory_bytes} if memory else {}))
+    return prlimit(wanted | ({"as": limits.memory_bytes} if memory else {}))
 
 
 def could_not_start(detail: str) -> Outcome:

@@ -61,8 +61,9 @@ class Sandlock:
         self._mechanism = f"cgroup v{group.version}" if "memory" in group.folders else "sandlock"
         group.remove()
 
-    def isolation(self, limits: Limits) -> Isolation:
+    def isolation(self, limits: Limits, *, gpus: bool = False) -> Isolation:
         """See :class:`bundler.sandbox.model.Sandbox`."""
+        _check(image=False, gpus=gpus)
         elsewhere = {"memory_bytes": self._mechanism, "processes": "sandlock"}
         found = selftest.measure(self.kind, self.run, limits, elsewhere=elsewhere)
         uid = os.geteuid()
@@ -80,6 +81,7 @@ class Sandlock:
 
     def run(self, job: Job, *, on_output: OnOutput | None = None) -> Outcome:
         """See :class:`bundler.sandbox.model.Sandbox`."""
+        _check(image=job.root is not None, gpus=job.gpus)
         job.output.mkdir(parents=True, exist_ok=True)
         group = cgroups.create(job.limits.memory_bytes, job.limits.processes)
         # No tmpfs without a mount namespace: a real folder, which the watch measures like /out.
@@ -103,6 +105,15 @@ class Sandlock:
         if self._setpriv is None:
             return ()
         return (self._setpriv, "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
+
+
+def _check(*, image: bool, gpus: bool) -> None:
+    what = "the root file system of an image" if image else "a GPU" if gpus else ""
+    if what:
+        raise SandboxUnavailableError(
+            f"sandlock: it cannot give a job {what}",
+            remedy="Use bubblewrap (--sandbox bubblewrap), which can.",
+        )
 
 
 def _scratch(job: Job) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from bundler.errors import SandboxUnavailableError
 from bundler.sandbox import interpreter, probe, process
+from bundler.sandbox.gpus import devices
 from bundler.sandbox.model import Job, Limits, Mount, OnOutput, Outcome, Probe
 from bundler.sandbox.removal import remove
 
@@ -45,8 +46,9 @@ def measure(
     limits: Limits,
     *,
     elsewhere: dict[str, str],
+    gpus: bool = False,
 ) -> Measured:
-    """Run the probe through ``run`` and judge it.
+    """Run the probe through ``run``, with the devices of ``gpus`` if the job shall have them, and judge it.
 
     ``elsewhere`` maps limits to the mechanism (a cgroup, the sandbox's supervisor) that enforces
     them where the probe cannot see it. Raises :class:`SandboxUnavailableError`.
@@ -57,7 +59,7 @@ def measure(
         python = str(job.interpreter)
         command = (python, "-I", "-S", "-c", source, json.dumps(plan))
         on_output: OnOutput = text.extend
-        outcome = run(replace(job, command=command), on_output=on_output)
+        outcome = run(replace(job, command=command, gpus=gpus), on_output=on_output)
     try:
         found = json.loads(text)
     except ValueError:
@@ -143,6 +145,7 @@ def _temptations(limits: Limits) -> Iterator[tuple[Job, dict[str, Any]]]:
             "given": _given(home),
             "variables": [*process.environment(job), *_HARMLESS],
             "unwritable": [*_UNWRITABLE, str(home), str(folder), str(folder / "bundle/data/code")],
+            "devices": [str(path) for path in devices()],
             "pid": os.getpid(),
             "start": _start_time(),
         }

@@ -7,6 +7,7 @@ import re
 import tempfile
 from pathlib import Path
 
+from bundler.errors import SandboxUnavailableError
 from bundler.sandbox import process
 from bundler.sandbox.bubblewrap import check_target
 from bundler.sandbox.model import OUT, Isolation, Job, Limits, OnOutput, Outcome
@@ -23,7 +24,7 @@ class Unconfined:
 
     kind = "none"
 
-    def isolation(self, limits: Limits) -> Isolation:
+    def isolation(self, limits: Limits, *, gpus: bool = False) -> Isolation:
         """Say that nothing isolates; no probe is run, since each would get through."""
         applied = [f"{name} (verifier)" for name in PARENT_LIMITS]
         can = process.rlimits(limits, memory=False)
@@ -44,7 +45,12 @@ class Unconfined:
         )
 
     def run(self, job: Job, *, on_output: OnOutput | None = None) -> Outcome:
-        """See :class:`bundler.sandbox.model.Sandbox`."""
+        """See :class:`bundler.sandbox.model.Sandbox`; the devices of ``gpus`` are there anyway."""
+        if job.root is not None:
+            raise SandboxUnavailableError(
+                "none: without a sandbox, no job can have the root file system of an image",
+                remedy="Use bubblewrap (--sandbox bubblewrap), which can.",
+            )
         job.output.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix="aisdp-unconfined-"))
         try:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 from bundler.errors import SandboxUnavailableError
-from bundler.sandbox import Job, Limits, Mount, Sandbox, find
+from bundler.images import identify
+from bundler.images.unpack import unpack
+from bundler.sandbox import Job, Limits, Mount, Sandbox, cgroups, find
+from bundler.sandbox import bubblewrap as bubblewrap_module
+
+from . import image_builder
 
 PYTHON = Path(sys.executable)
 MIB = 1 << 20
@@ -87,3 +93,38 @@ def run(job):
         return outcome, made.log.read_text("utf-8", "replace")
 
     return go
+
+
+@pytest.fixture(scope="session")
+def unpacked(tmp_path_factory):
+    """The root file system of a real image, with nothing but Python in it."""
+    base = tmp_path_factory.mktemp("image")
+    base.chmod(0o700)  # the folders above it need not be readable for the job's user
+    image = image_builder.python_image(base / "image")
+    root = base / "root"
+    root.mkdir()
+    unpack(image.place, identify(image.place), root)
+    assert sum(path.stat().st_size for path in image.place.rglob("*")) < 80 << 20
+    return root
+
+
+@pytest.fixture
+def inside(job, unpacked):
+    """Make a job that runs Python code in the image."""
+
+    def make(code="", *, root=unpacked, command=(), **changes):
+        command = command or (image_builder.PYTHON, "-I", "-S", "-u", "-c", code)
+        made = replace(
+            job(command=command), root=root, interpreter=None, environment=image_builder.VARIABLES
+        )
+        return replace(made, **changes)
+
+    return make
+
+
+def bubblewrap_command(box, made):
+    """The argv for a job on a machine without cgroups."""
+    files = dict.fromkeys(bubblewrap_module._FILES, 12)
+    return box._command(
+        made, bubblewrap_module._sources(made), 11, files, cgroups.Cgroup(version=2)
+    )

@@ -1,0 +1,260 @@
+"""A real Ray cluster of three nodes on this machine, one of which is killed while it works."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from bundler.engines import EngineOptions, open_engine
+from bundler.engines import pool as pool_module
+from bundler.errors import BundlerError, SandboxUnavailableError, UsageError
+from bundler.spec import Resources
+from tests.unit.engines import works
+from tests.unit.engines.conftest import LIMITS, a_trial
+
+ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pause")]
+
+STORE = 80 << 20
+
+
+@pytest.fixture
+def no_pause(monkeypatch):
+    monkeypatch.setattr(pool_module, "PAUSE", 0.1)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    head = {
+        "num_cpus": 1,
+        "memory": 2 << 30,
+        "object_store_memory": STORE,
+        "include_dashboard": False,
+    }
+    made = Cluster(initialize_head=True, head_node_args=head)
+    for _ in range(2):
+        made.add_node(num_cpus=1, memory=2 << 30, object_store_memory=STORE)
+    yield made
+    made.shutdown()
+
+
+def on(cluster, **options):
+    return EngineOptions(kind="ray", limits=LIMITS, ray_address=cluster.address, **options)
+
+
+def left_behind():
+    return list(Path(tempfile.gettempdir()).glob("aisdp-engine-*"))
+
+
+def test_trainings_run_in_the_sandbox_of_each_node_and_their_logs_come_back(
+    cluster, staged, confined
+):
+    heard: queue.SimpleQueue = queue.SimpleQueue()
+    before = left_behind()
+    with open_engine(
+        on(cluster), staged, Resources(), on_log=lambda *said: heard.put(said)
+    ) as engine:
+        assert (engine.name, engine.parallel) == ("ray", 3)
+        futures = [engine.submit(a_trial(seed)) for seed in range(6)]
+        results = [future.result() for future in futures]
+    for seed, result in enumerate(results):
+        assert (result.seed, result.exit_code, result.problem) == (seed, 0, "")
+        assert result.record.parameters["seed"] == seed
+        assert result.isolation["kind"] in ("bubblewrap", "sandlock")
+        assert result.where.startswith("node ")
+    said = [heard.get() for _ in range(heard.qsize())]
+    assert {seed for seed, chunk in said if b"score" in chunk} == set(range(6))
+    assert left_behind() == before
+
+
+def test_what_a_worker_finds_is_what_was_sent(cluster, staged):
+    with open_engine(on(cluster, parallel=2), staged, Resources(), work=works.echo) as engine:
+        assert engine.parallel == 2
+        log = engine.submit(a_trial()).result().log
+    assert log[:3] == ("bundle/data/code/train.py", "code/train.py", "empty: True")
+
+
+def test_of_a_long_log_the_end_comes_back(cluster, staged):
+    heard = []
+    with open_engine(
+        on(cluster),
+        staged,
+        Resources(),
+        on_log=lambda *said: heard.append(said),
+        work=works.chatters,
+    ) as engine:
+        engine.submit(a_trial(4)).result()
+    assert heard[-1][0] == 4
+    assert heard[-1][1].endswith(b"the end\n")
+
+
+def test_errors_of_a_worker_are_the_same_errors_here(cluster, staged):
+    with open_engine(on(cluster), staged, Resources(), work=works.refuses) as engine:
+        with pytest.raises(SandboxUnavailableError, match="nothing works here"):
+            engine.submit(a_trial()).result()
+        with pytest.raises(UsageError, match="there is no interpreter"):
+            engine.submit(a_trial(interpreter="/no/such/python")).result()
+
+
+def test_a_worker_that_cannot_even_answer_is_a_clear_error(cluster, staged):
+    with open_engine(on(cluster), staged, Resources(), work=fails) as engine:
+        future = engine.submit(a_trial())
+        with pytest.raises(BundlerError, match="a worker of the Ray cluster failed") as caught:
+            future.result()
+    assert "same version" in caught.value.remedy
+
+
+def fails(trial, staged, place, on_output):
+    raise ZeroDivisionError("a defect")
+
+
+def test_what_no_node_can_hold_is_refused_at_once(cluster, staged):
+    with (
+        pytest.raises(
+            UsageError, match=r"64 CPUs, 1 GPUs.*3 of \(1 CPUs, 0 GPUs, 2.0 GiB of memory"
+        ),
+        open_engine(on(cluster), staged, Resources(cpus=64, gpus=1)),
+    ):
+        pass
+    assert not ray.is_initialized()
+
+
+def test_a_worker_process_that_is_killed_is_replaced(cluster, staged, tmp_path):
+    (tmp_path / "notes").mkdir()
+    environment = {"NOTES": str(tmp_path / "notes")}
+    with open_engine(on(cluster), staged, Resources(), work=works.kills_its_worker_once) as engine:
+        futures = [engine.submit(a_trial(seed, environment=environment)) for seed in range(4)]
+        assert [future.result().attempts for future in futures] == [2, 1, 2, 1]
+
+
+def test_close_ends_what_runs(cluster, staged, tmp_path):
+    (tmp_path / "notes").mkdir()
+    trial = a_trial(environment={"NOTES": str(tmp_path / "notes")})
+    with open_engine(on(cluster), staged, Resources(), work=works.sleeps) as engine:
+        engine.submit(trial)
+        while not (noted := list((tmp_path / "notes").iterdir())) or not noted[0].read_text():
+            time.sleep(0.05)
+        worker = int(noted[0].read_text())
+    for _ in range(600):
+        if not alive(worker):
+            return
+        time.sleep(0.05)
+    pytest.fail("the worker still runs")
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_two_engines_in_one_process_are_refused(cluster, staged):
+    with open_engine(on(cluster), staged, Resources()):
+        with (
+            pytest.raises(UsageError, match="in use in this process"),
+            open_engine(on(cluster), staged, Resources()),
+        ):
+            pass
+        assert ray.is_initialized()
+
+
+def test_what_runs_on_a_node(cluster, staged, tmp_path, monkeypatch):
+    """The remote function in this process, connected to the cluster: what it gives, and what it leaves to be removed."""
+    from bundler.engines import package, ray_engine, worker
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    sha256 = package.pack(staged, tmp_path / "package.tar")
+    archive = (tmp_path / "package.tar").read_bytes()
+    with open_engine(
+        on(cluster), staged, Resources(), on_log=lambda *said: None, work=works.echo
+    ) as engine:
+        logs = ray_engine._log_actor()
+        asked = worker.request(a_trial(), sha256)
+        where, said = ray_engine._task(asked, archive, "session", works.echo, 7, logs)
+        assert ray.get(logs.take.remote()) == [(7, b"seed 7\n")]
+        _, quiet = ray_engine._task(asked, archive, "session", works.echo, 7, None)
+        assert engine.parallel == 3
+    assert where.startswith("node ")
+    assert worker.settle(said).log[:3] == worker.settle(quiet).log[:3]
+    assert sorted(p.name for p in (tmp_path / "session").iterdir()) == ["lock", "package"]
+    ray_engine._clean("session")
+    assert not (tmp_path / "session").exists()
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "somewhere", "host:port"])
+def test_an_address_of_another_form_is_refused(staged, address):
+    options = EngineOptions(kind="ray", ray_address=address)
+    with (
+        pytest.raises(UsageError, match="not the HOST:PORT") as caught,
+        open_engine(options, staged, Resources()),
+    ):
+        pass
+    assert "head node" in caught.value.remedy
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once(staged):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        options = EngineOptions(kind="ray", ray_address=address)
+        with (
+            pytest.raises(UsageError, match="no Ray cluster can be used"),
+            open_engine(options, staged, Resources()),
+        ):
+            pass
+
+
+def test_without_the_extra_the_remedy_is_named():
+    hidden = "import sys; sys.modules['ray'] = None; import bundler.engines.ray_engine"
+    ended = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True)
+    assert "the engine ray needs the package ray" in ended.stderr
+
+
+def test_all_trainings_end_although_a_node_is_killed_while_it_works(cluster, staged, tmp_path):
+    """The last test of this cluster: SIGKILL to the raylet of a node on which a trial runs."""
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    environment = {"NOTES": str(notes)}
+    with open_engine(on(cluster), staged, Resources(), work=works.waits_for_the_word) as engine:
+        futures = [engine.submit(a_trial(seed, environment=environment)) for seed in range(8)]
+        victim = next(node for node in cluster.list_all_nodes() if node is not cluster.head_node)
+        while not (lost := [p for p in notes.iterdir() if p.read_text() == victim.node_id]):
+            time.sleep(0.05)
+        for process in victim.all_processes["raylet"]:
+            os.kill(process.process.pid, signal.SIGKILL)
+        (notes / "go").touch()
+        results = [future.result() for future in futures]
+    assert [result.seed for result in results] == list(range(8))
+    assert all(result.exit_code == 0 and not result.problem for result in results)
+    lost_seeds = {int(path.name.split(".")[0]) for path in lost}
+    assert lost_seeds <= {result.seed for result in results if result.attempts > 1}
+    assert [result.attempts for result in results].count(1) >= 4
+    cluster.remove_node(victim, allow_graceful=False)
+    assert all(victim.node_id not in result.log for result in results if result.attempts > 1)
+
+
+def test_where_no_node_with_room_is_left_nothing_waits_forever(staged, monkeypatch):
+    """Of a cluster of its own on this machine: after the start, Ray says that no node lives."""
+    options, before = EngineOptions(kind="ray", limits=LIMITS), left_behind()
+    with open_engine(options, staged, Resources(), work=works.sleeps) as engine:
+        assert engine.parallel >= 1
+        with monkeypatch.context() as patched:
+            patched.setattr("bundler.engines.ray_engine._nodes", list)
+            result = engine.submit(a_trial(environment={"NOTES": str(staged)})).result()
+    assert result.attempts == 3
+    assert "no node with room for the training is left" in result.problem
+    assert left_behind() == before

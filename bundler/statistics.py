@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from bundler.scoring import Measured
 from bundler.spec import Gate, GateResult, Sampling
 
 CONDITIONAL = (
@@ -44,9 +45,10 @@ def counted_rows(gate: Gate, rows: int) -> int | None:
 def holdout_variance(sampling: Sampling, estimate: float, rows: int) -> float | None:
     """Variance of a metric's estimate from scoring ``rows`` examples (see :class:`bundler.spec.Sampling`).
 
-    ``None`` if the declaration does not fit the number of rows or the estimate is outside [0, 1].
+    ``None`` if the declaration does not fit the number of rows or the estimate is outside [0, 1], and where the
+    variance does not follow from those (``predictions``).
     """
-    if rows < 2 or not 0.0 <= estimate <= 1.0:
+    if sampling.kind == "predictions" or rows < 2 or not 0.0 <= estimate <= 1.0:
         return None
     if sampling.kind == "proportion":
         return estimate * (1 - estimate) / rows
@@ -78,7 +80,7 @@ def sample_variance(values: Sequence[float]) -> float:
 
 
 def pessimistic_bound(
-    mean: float, parts: Sequence[tuple[float, int]], *, confidence: float, lower: bool
+    mean: float, parts: Sequence[tuple[float, float]], *, confidence: float, lower: bool
 ) -> float:
     """One-sided t bound of ``mean``. ``parts`` are (variance of the mean, degrees of freedom) of its error sources.
 
@@ -90,8 +92,8 @@ def pessimistic_bound(
 
 def score_bound(
     mean: float,
-    parts: Sequence[tuple[float, int]],
-    variance_at: Callable[[float], tuple[float, int]],
+    parts: Sequence[tuple[float, float]],
+    variance_at: Callable[[float], tuple[float, float]],
     *,
     confidence: float,
     lower: bool,
@@ -111,7 +113,23 @@ def score_bound(
     return outside
 
 
-def _margin(parts: Sequence[tuple[float, int]], confidence: float) -> float:
+def loss_bound(
+    mean: float, parts: Sequence[tuple[float, float]], *, confidence: float, power: int = 1
+) -> float:
+    """Upper bound of a loss that is never negative, its standard error being taken at the bound itself.
+
+    Losses are skewed: a sample without the large ones has too small a mean *and* too small a variance. Where the
+    standard error grows like the loss (``power`` 1; of a root mean square, its square: 2), the bound follows in closed
+    form. Infinite where the sample is too small for any bound.
+    """
+    margin = _margin(parts, confidence)
+    if margin == 0.0:
+        return mean
+    share = power * margin / mean if mean > 0.0 else math.inf
+    return mean * (1 - share) ** (-1 / power) if share < 1.0 else math.inf
+
+
+def _margin(parts: Sequence[tuple[float, float]], confidence: float) -> float:
     variance = math.fsum(part for part, _ in parts)
     if variance == 0.0:
         return 0.0
@@ -123,12 +141,19 @@ def _margin(parts: Sequence[tuple[float, int]], confidence: float) -> float:
     return float(stdtrit(freedom, confidence)) * math.sqrt(variance)
 
 
-def evaluate(gate: Gate, values: Sequence[float], rows: int | None, missing: int = 0) -> GateResult:
+def evaluate(
+    gate: Gate,
+    values: Sequence[float],
+    rows: int | None,
+    missing: int = 0,
+    measured: Measured | str = "",
+) -> GateResult:
     """Judge ``gate`` over the final ``values`` of independent runs, scored on ``rows`` hold-out examples.
 
     Met or not met only where both parts of the variance are known; *not met* already where the bound without the
     unknown part fails. ``missing`` counts further runs without a finite value: with any, no gate is met, for they
-    may be the bad ones.
+    may be the bad ones. ``measured`` is what the predictions of one run give, for sampling of that kind, or words that
+    say why there is nothing.
     """
     if not values:
         return _result(gate, 0, None, None, None, None, "inconclusive", "no run has this metric")
@@ -136,24 +161,33 @@ def evaluate(gate: Gate, values: Sequence[float], rows: int | None, missing: int
         words = f"confidence {gate.confidence:g} is not between 0.5 and 1"
         return _result(gate, len(values), None, None, None, None, "inconclusive", words)
     try:
-        return _evaluate(gate, values, rows, missing)
+        return _evaluate(gate, values, rows, missing, measured)
     except OverflowError:
         words = "the values are too large to compute with"
         return _result(gate, len(values), None, None, None, None, "inconclusive", words)
 
 
-def _evaluate(gate: Gate, values: Sequence[float], rows: int | None, missing: int) -> GateResult:
+def _evaluate(
+    gate: Gate, values: Sequence[float], rows: int | None, missing: int, measured: Measured | str
+) -> GateResult:
     mean = math.fsum(values) / len(values)
     rows = None if rows is None else counted_rows(gate, rows)
     seeds = sample_variance(values) / len(values) if len(values) > 1 else None
-    bound, holdout = _bound(gate, mean, seeds, len(values), rows)
+    if isinstance(measured, Measured) and measured.rows != rows:
+        recorded = "did not record how many" if rows is None else f"recorded {rows}"
+        measured = f"the predictions are of {measured.rows} examples, the runs {recorded}"
+    bound, holdout = _bound(gate, mean, seeds, len(values), rows, measured)
+    if not math.isfinite(bound):
+        words = "the hold-out is too small for any bound"
+        return _result(gate, len(values), mean, None, seeds, holdout, "inconclusive", words)
     lower = gate.comparator == ">="
     passed = bound >= gate.threshold if lower else bound <= gate.threshold
     unknown = []
     if seeds is None:
         unknown.append("one run shows no variance between seeds")
     if holdout is None:
-        unknown.append("the variance of the finite hold-out is not known")
+        why = f" ({measured})" if isinstance(measured, str) and measured else ""
+        unknown.append(f"the variance of the finite hold-out is not known{why}")
     if missing:
         unknown.append(f"{missing} of {len(values) + missing} repetitions have no finite value")
     side = "lower" if lower else "upper"
@@ -168,28 +202,63 @@ def _evaluate(gate: Gate, values: Sequence[float], rows: int | None, missing: in
     return _result(gate, len(values), mean, bound, seeds, holdout, "met", words)
 
 
-def _bound(
-    gate: Gate, mean: float, seeds: float | None, runs: int, rows: int | None
+def _bound(  # noqa: PLR0913  # what was seen of the runs, and of the hold-out
+    gate: Gate,
+    mean: float,
+    seeds: float | None,
+    runs: int,
+    rows: int | None,
+    measured: Measured | str,
 ) -> tuple[float, float | None]:
     """The pessimistic bound, and the variance that the finite hold-out has in it."""
     lower = gate.comparator == ">="
-    parts = [] if seeds is None else [(seeds, runs - 1)]
+    parts = [] if seeds is None else [(seeds, float(runs - 1))]
+    if isinstance(measured, Measured):
+        return _measured_bound(gate, mean, parts, measured)
     sampling, freedom = gate.sampling, (rows or 2) - 1
     holdout = None
     if sampling is not None and rows is not None:
         holdout = holdout_variance(sampling, mean, rows)
     if sampling is not None and sampling.kind == "proportion" and holdout is not None:
-        bound = score_bound(
-            mean,
-            parts,
-            lambda value: (value * (1 - value) / (freedom + 1), freedom),
-            confidence=gate.confidence,
-            lower=lower,
-        )
-        return bound, bound * (1 - bound) / (freedom + 1)
+        return _share_bound(gate, mean, parts, freedom + 1, freedom)
     if holdout is not None:
         parts.append((holdout, freedom))
     return pessimistic_bound(mean, parts, confidence=gate.confidence, lower=lower), holdout
+
+
+def _share_bound(
+    gate: Gate, mean: float, parts: Sequence[tuple[float, float]], examples: float, freedom: float
+) -> tuple[float, float]:
+    """The bound of a proportion of ``examples``, and the variance there."""
+    bound = score_bound(
+        mean,
+        parts,
+        lambda value: (value * (1 - value) / examples, freedom),
+        confidence=gate.confidence,
+        lower=gate.comparator == ">=",
+    )
+    return bound, bound * (1 - bound) / examples
+
+
+def _measured_bound(
+    gate: Gate, mean: float, parts: Sequence[tuple[float, float]], measured: Measured
+) -> tuple[float, float]:
+    """The bound where predictions show the variance, and that variance."""
+    lower = gate.comparator == ">="
+    if measured.effective is not None and 0.0 <= mean <= 1.0:
+        return _share_bound(gate, mean, parts, measured.effective, measured.degrees)
+    parts = [*parts, (measured.variance, measured.degrees)]
+    name = gate.sampling.statistic if gate.sampling else None
+    if measured.effective is None and lower == (name == "r2"):
+        # R2 is 1 less a loss: its lower bound is that loss's upper one.
+        loss = 1 - mean if lower else mean
+        bound = loss_bound(
+            loss, parts, confidence=gate.confidence, power=2 if name == "rmse" else 1
+        )
+        return 1 - bound if lower else bound, measured.variance
+    return pessimistic_bound(
+        mean, parts, confidence=gate.confidence, lower=lower
+    ), measured.variance
 
 
 def _result(  # noqa: PLR0913  # one argument a field, in their order

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bundler.checks.model import Evidence, finding
+from bundler.errors import MalformedError
 from bundler.evidence import Contents
 from bundler.facts import roles
+from bundler.gates import holdout_rows
 from bundler.records import RunRecord
 from bundler.report import Finding
 from bundler.selection import repetitions, same_configuration
+from bundler.spec import Gate, Sampling
 
-MIN_CONFIDENCE = 0.95
-"""Lowest one-sided confidence at which a gate that is met settles anything."""
+EXACT = 1e-6
+"""Largest relative difference between a metric and what the predictions give: that of sums in single precision."""
 
 
 def gate_verdicts(evidence: Evidence) -> Iterator[Finding]:
@@ -33,6 +37,44 @@ def gate_verdicts(evidence: Evidence) -> Iterator[Finding]:
                 "More repetitions narrow the interval; of the hold-out, sampling and the number of rows must be known"
                 " (facts.data_rows, docs/statistics.md).",
             )
+        if gate.sampling is not None and gate.sampling.kind == "predictions":
+            yield from _predicted(evidence, gate, gate.sampling)
+
+
+def _predicted(evidence: Evidence, gate: Gate, sampling: Sampling) -> Iterator[Finding]:
+    """The metric of the selected run must be what its own predictions give, over the rows that it recorded."""
+    contents = evidence.contents
+    selected, facts = contents.index.selection.run, contents.index.facts
+    try:
+        found = evidence.measured(sampling)
+    except MalformedError as error:
+        yield finding(
+            "predictions-unreadable",
+            gate.name,
+            f"{gate.metric} cannot be computed from the predictions: {error.message}",
+            "warning",
+            "The bundle must hold the predictions of the selected run, with the declared columns.",
+        )
+        return
+    chosen = contents.record(selected)
+    declared = evidence.final(chosen, gate.metric) if chosen else None
+    if declared is None or not math.isclose(declared, found.value, rel_tol=EXACT, abs_tol=1e-9):
+        yield finding(
+            "predictions-contradict",
+            gate.name,
+            f"{gate.metric} of the selected run is {'not there' if declared is None else f'{declared:.9g}'}, its"
+            f" predictions give {found.value:.9g} as {sampling.statistic}",
+            remedy="The metric was edited, or it is another one: rounded, of other rows, of another threshold.",
+        )
+    rows = holdout_rows(gate, repetitions(selected, contents.records, facts))
+    if rows is not None and rows != found.rows:
+        yield finding(
+            "predictions-rows",
+            gate.name,
+            f"the predictions are of {found.rows} examples, the hold-out has {rows} by the records",
+            "warning",
+            "Predictions are needed for every row of the hold-out.",
+        )
 
 
 def gate_declarations(evidence: Evidence) -> Iterator[Finding]:
@@ -46,11 +88,11 @@ def gate_declarations(evidence: Evidence) -> Iterator[Finding]:
                 gate.name,
                 f"{gate.metric} is no hold-out metric (role {known[gate.metric]})",
             )
-        if gate.confidence < MIN_CONFIDENCE:
+        if gate.confidence < evidence.policy.confidence:
             yield finding(
                 "gate-confidence-low",
                 gate.name,
-                f"confidence {gate.confidence:g} is below {MIN_CONFIDENCE:g}: the bound is near the mean",
+                f"confidence {gate.confidence:g} is below {evidence.policy.confidence:g}: the bound is near the mean",
                 "warning",
             )
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from bundler import canonical, codec, resources
 from bundler.attestation import Release, Statement
 from bundler.checks import CHECKS, Evidence, run_check
-from bundler.errors import MalformedError
+from bundler.config import load
+from bundler.errors import MalformedError, UsageError
 from bundler.evidence import intact_files, latest, read_contents
 from bundler.history import read_points, summarise, write_points
+from bundler.importers.model import ArtefactFile
 from bundler.records import MetricPoint
 from bundler.spec import Condition, Exclusion, Input
 from bundler.storage import open_bag
@@ -48,10 +51,9 @@ class FakeFiles:
         return self.data[path]
 
 
-@pytest.fixture
-def evidence(provider: tiny.Provider, tmp_path) -> Evidence:
-    provider.build(tmp_path / "b")
-    files = intact_files(open_bag(tmp_path / "b"))
+def evidence_of(bundle: Path) -> Evidence:
+    """The evidence of a bundle, whose files can be edited in memory."""
+    files = intact_files(open_bag(bundle))
     contents = read_contents(files)
     index = contents.index
     return Evidence(
@@ -69,6 +71,12 @@ def evidence(provider: tiny.Provider, tmp_path) -> Evidence:
         ),
         schemas=resources.schemas(),
     )
+
+
+@pytest.fixture
+def evidence(provider: tiny.Provider, tmp_path) -> Evidence:
+    provider.build(tmp_path / "b")
+    return evidence_of(tmp_path / "b")
 
 
 def with_index(evidence, **changes):
@@ -311,6 +319,132 @@ def test_a_summary_without_numbers(evidence):
         found(with_index(evidence, gate_results=results), "gates.summary")
         == [("gate-summary", "error")] * 2
     )
+
+
+# --- gates from predictions -------------------------------------------------------------------------------------------
+
+
+def predictions_of(auc: float, rows: int = tiny.ROWS) -> bytes:
+    """A file whose AUC is ``auc`` to four digits: 100 positives, each above so many of the other rows."""
+    negatives = rows - 100
+    above = round(auc * negatives)
+    scores = [(0, i / negatives) for i in range(negatives)] + [(1, (above - 0.5) / negatives)] * 100
+    return (
+        b"row,y,p\n"
+        + "".join(f"{i},{label},{score!r}\n" for i, (label, score) in enumerate(scores)).encode()
+    )
+
+
+SAMPLING = {
+    "kind": "predictions",
+    "dataset_role": "holdout",
+    "predictions": {"path": "p.csv", "label": "y", "score": "p", "key": "row"},
+    "statistic": "auc",
+}
+
+
+@pytest.fixture
+def predicted(provider: tiny.Provider, tmp_path):
+    """A function that builds a bundle with a gate from the predictions ``data``, and gives its evidence."""
+
+    def make(data: bytes | None, metric: float = 0.78, **changes) -> Evidence:
+        def edit(run):
+            run = tiny.with_value(run, "holdout_auc", metric)
+            if data is None:
+                return run
+            file = tmp_path / "p.csv"
+            file.write_bytes(data)
+            return replace(run, artefacts=(*run.artefacts, ArtefactFile(path="p.csv", file=file)))
+
+        provider.edit("run-c", edit)
+        provider.config["gates"][0]["sampling"] = SAMPLING
+        provider.config["gates"][0] |= changes
+        provider.build(tmp_path / "b")
+        return evidence_of(tmp_path / "b")
+
+    return make
+
+
+def test_a_gate_from_predictions_is_met_and_the_builder_says_the_same(predicted):
+    evidence = predicted(predictions_of(0.78))
+    result = evidence.gate_results[0]
+    assert (result.verdict, result.runs) == ("met", 4)
+    assert result.holdout_variance > 100 * result.seed_variance
+    assert evidence.contents.index.gate_results == evidence.gate_results
+    for check in ("gates.verdicts", "gates.summary", "gates.declarations"):
+        assert found(evidence, check) == []
+
+
+def test_the_file_is_read_once_for_a_verdict_and_its_check(predicted):
+    evidence = predicted(predictions_of(0.78))
+    reads = []
+    read = evidence.files.read
+    evidence.files.read = lambda path: reads.append(path) or read(path)
+    found(evidence, "gates.verdicts")
+    found(evidence, "gates.summary")
+    assert reads.count("data/artefacts/run-c/p.csv") == 1
+
+
+@pytest.mark.parametrize("metric", [0.7801, 0.8, 0.5])
+def test_an_edited_metric_is_contradicted_by_its_predictions(predicted, metric):
+    evidence = predicted(predictions_of(0.78), metric)
+    assert ("predictions-contradict", "error") in found(evidence, "gates.verdicts")
+
+
+def test_a_metric_in_single_precision_is_none_that_was_edited(predicted):
+    assert found(predicted(predictions_of(0.78), 0.78 * (1 + 6e-8)), "gates.verdicts") == []
+
+
+def test_a_selected_run_without_the_metric_is_contradicted_too(predicted):
+    evidence = predicted(predictions_of(0.78))
+    silent = with_records(evidence, run_c=lambda run: replace(run, history=None))
+    assert ("predictions-contradict", "error") in found(silent, "gates.verdicts")
+
+
+@pytest.mark.parametrize("data", [None, b"row,y\n", b"row,y,p\n1,1,0.5\n", b"\xff"])
+def test_predictions_that_show_nothing_are_a_warning(predicted, data):
+    evidence = predicted(data)
+    codes = [("gate-inconclusive", "warning"), ("predictions-unreadable", "warning")]
+    assert found(evidence, "gates.verdicts") == codes
+    assert evidence.gate_results[0].holdout_variance is None
+    assert found(evidence, "gates.summary") == []
+
+
+def test_a_file_that_left_the_bundle_is_a_warning(predicted):
+    evidence = predicted(predictions_of(0.78))
+    del evidence.files.data["data/artefacts/run-c/p.csv"]
+    assert ("predictions-unreadable", "warning") in found(evidence, "gates.verdicts")
+    assert ("gate-summary", "error") in found(evidence, "gates.summary")
+
+
+@pytest.mark.parametrize("rows", [300, 4000])
+def test_predictions_of_other_rows_than_recorded_are_a_warning(predicted, rows):
+    """Ten times the rows would make the interval a third as wide."""
+    evidence = predicted(predictions_of(0.78, rows))
+    codes = [("gate-inconclusive", "warning"), ("predictions-rows", "warning")]
+    assert found(evidence, "gates.verdicts") == codes
+
+
+def test_a_bundle_without_artefacts_has_no_gate_from_predictions(provider, predicted):
+    provider.config["embed"] = "none"
+    evidence = predicted(predictions_of(0.78))
+    assert ("predictions-unreadable", "warning") in found(evidence, "gates.verdicts")
+    assert found(evidence, "gates.summary") == []
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("predictions", "label and score"),
+        ("statistic", "which of auc, accuracy, balanced_accuracy"),
+    ],
+)
+def test_a_gate_from_predictions_says_of_which_and_what(provider, missing, words):
+    sampling = {name: value for name, value in SAMPLING.items() if name != missing}
+    provider.config["gates"][0]["sampling"] = sampling
+    with pytest.raises(UsageError, match=rf"gates\[0\]\.sampling\.{missing}: missing") as caught:
+        load(provider.write_config())
+    assert words in caught.value.message
 
 
 # --- records ------------------------------------------------------------------------------------------------------------

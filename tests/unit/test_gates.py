@@ -4,9 +4,11 @@ import math
 
 import pytest
 
-from bundler.gates import holdout_rows, judge
-from bundler.records import DatasetVersion
-from bundler.spec import FactMap, Gate, Sampling
+from bundler.errors import MalformedError
+from bundler.gates import holdout_rows, judge, measured
+from bundler.records import Artefact, DatasetVersion
+from bundler.scoring import Measured
+from bundler.spec import FactMap, Gate, Predictions, Sampling
 from tests.property.strategies_records import DIGEST, record
 
 FACTS = FactMap()
@@ -97,3 +99,88 @@ def test_a_declared_size_cannot_inflate_the_sample():
     assert verdict(HONEST, sampling=too_many).verdict == "inconclusive"
     groups = Sampling(kind="difference", dataset_role="holdout", groups=(4000, 4000))
     assert verdict(HONEST, sampling=groups).verdict == "inconclusive"
+
+
+# --- predictions ------------------------------------------------------------------------------------------------------
+
+PREDICTED = Sampling(
+    kind="predictions",
+    dataset_role="holdout",
+    predictions=Predictions(path="p.csv", label="y", score="p"),
+    statistic="accuracy",
+)
+FILE = b"y,p\n" + b"1,0.9\n" * 320 + b"1,0.1\n" * 80
+
+
+def verdict_with(measure):
+    (result,) = judge([gate(sampling=PREDICTED)], "a", HONEST, FACTS, measure=measure)
+    return result
+
+
+def refusal(run, read, sampling=PREDICTED) -> tuple[str, str]:
+    with pytest.raises(MalformedError) as caught:
+        measured(sampling, run, read)
+    return caught.value.code, caught.value.message
+
+
+def with_artefact(path="p.csv", digest=DIGEST):
+    return run("a", 42, 0.8, artefacts=(Artefact(path=path, sha256=digest, size=9),))
+
+
+def test_the_predictions_of_the_selected_run_show_the_variance():
+    asked = []
+
+    def read(path):
+        asked.append(path)
+        return FILE
+
+    found = measured(PREDICTED, with_artefact(), read)
+    assert asked == ["data/artefacts/a/p.csv"]
+    assert (found.rows, found.value, found.effective) == (400, 0.8, 400)
+    assert verdict_with(lambda sampling: found) == verdict(HONEST)
+
+
+def test_without_predictions_a_gate_is_inconclusive_and_says_why():
+    result = verdict_with(lambda sampling: measured(sampling, run("a", 42, 0.8), FILE.strip))
+    assert (result.verdict, result.holdout_variance) == ("inconclusive", None)
+    assert "no artefact 'p.csv' with its bytes" in result.explanation
+    (result,) = judge([gate(sampling=PREDICTED)], "a", HONEST, FACTS)
+    assert "not at hand" in result.explanation
+
+
+@pytest.mark.parametrize(
+    "chosen", [None, run("a", 42, 0.8), with_artefact("q.csv"), with_artefact(digest=None)]
+)
+def test_predictions_that_are_not_in_the_bundle(chosen):
+    code, message = refusal(chosen, lambda path: FILE)
+    assert (code, "'p.csv'" in message) == ("predictions-missing", True)
+
+
+def test_predictions_that_cannot_be_read():
+    assert refusal(with_artefact(), lambda path: b"y,p\n1,x\n")[0] == "predictions-syntax"
+    one_class = Sampling(
+        kind="predictions",
+        dataset_role="holdout",
+        predictions=PREDICTED.predictions,
+        statistic="auc",
+    )
+    assert refusal(with_artefact(), lambda path: FILE, one_class)[0] == "predictions-undefined"
+    nothing = Sampling(kind="predictions", dataset_role="holdout")
+    assert refusal(with_artefact(), lambda path: FILE, nothing)[0] == "predictions-missing"
+
+
+@pytest.mark.parametrize("rows", [399, 401, 10**9])
+def test_more_or_fewer_predictions_than_recorded_rows_settle_nothing(rows):
+    found = Measured(rows=rows, value=0.8, variance=1e-9, degrees=rows - 1, effective=rows)
+    result = verdict_with(lambda sampling: found)
+    assert result.verdict == "inconclusive"
+    assert f"of {rows} examples, the runs recorded 400" in result.explanation
+
+
+def test_other_kinds_of_sampling_read_no_predictions():
+    def refuse(sampling):
+        raise AssertionError
+
+    assert judge([gate()], "a", HONEST, FACTS, measure=refuse) == judge(
+        [gate()], "a", HONEST, FACTS
+    )

@@ -10,11 +10,14 @@ import pytest
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from bundler.spec import Gate, Sampling
+from bundler import scoring
+from bundler.scoring import Examples, Measured, measure, statistic
+from bundler.spec import Gate, Predictions, Sampling
 from bundler.statistics import (
     counted_rows,
     evaluate,
     holdout_variance,
+    loss_bound,
     pessimistic_bound,
     sample_variance,
     score_bound,
@@ -160,6 +163,7 @@ def test_a_score_bound_stays_in_the_unit_interval():
         (Sampling(kind="difference", dataset_role="h", groups=(90, 90)), 0.1, 100),
         (Sampling(kind="difference", dataset_role="h", groups=(0, 90)), 0.1, 100),
         (Sampling(kind="difference", dataset_role="h", groups=(40, 60)), -0.3, 100),
+        (Sampling(kind="predictions", dataset_role="h", groups=(40, 60)), 0.3, 100),
     ],
 )
 def test_a_declaration_that_does_not_fit_gives_no_variance(sampling, estimate, rows):
@@ -266,6 +270,87 @@ def test_higher_confidence_is_more_pessimistic():
     assert bounds == sorted(bounds, reverse=True)
 
 
+# --- verdicts from predictions ----------------------------------------------------------------------------------------
+
+
+def predicted(name="auc") -> Sampling:
+    columns = Predictions(path="p.csv", label="y", score="p")
+    return Sampling(kind="predictions", dataset_role="h", predictions=columns, statistic=name)
+
+
+SHARE = Measured(rows=500, value=0.8, variance=0.0008, degrees=199, effective=200)
+LOSS = Measured(rows=500, value=0.8, variance=0.0008, degrees=499)
+
+
+def test_a_share_is_judged_like_a_proportion_of_its_effective_number():
+    result = evaluate(gate(">=", 0.7, predicted()), FIVE, 500, measured=SHARE)
+    like = evaluate(gate(">=", 0.7), FIVE, 200)
+    assert (result.verdict, result.bound) == ("met", pytest.approx(like.bound))
+    assert result.holdout_variance == pytest.approx(like.holdout_variance)
+
+
+def test_the_bound_of_a_loss_grows_with_the_loss():
+    """0.8 of 500 with a standard error of 3.6 %: t = 1.648, 0.8 / (1 - 1.648 * 0.0364) in place of 0.8 * 1.06."""
+    part = (0.0008, 499.0)
+    plain = pessimistic_bound(0.8, [part], confidence=0.95, lower=False)
+    bound = loss_bound(0.8, [part], confidence=0.95)
+    assert bound == pytest.approx(0.8 / (1 - (plain - 0.8) / 0.8))
+    # A root mean square: the same of the mean square.
+    root = loss_bound(0.8, [part], confidence=0.95, power=2)
+    square = loss_bound(0.64, [(0.0008 * 1.6**2, 499.0)], confidence=0.95)
+    assert root == pytest.approx(math.sqrt(square))
+    assert loss_bound(0.8, [(0.0, 4.0)], confidence=0.95) == 0.8
+    assert loss_bound(0.8, [(1.0, 4.0)], confidence=0.95) == math.inf
+    assert loss_bound(0.0, [(1.0, 4.0)], confidence=0.95) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("name", "comparator", "values", "bound"),
+    [
+        ("mae", "<=", FIVE, 0.8 / (1 - 0.0600)),
+        ("rmse", "<=", FIVE, 0.8 / math.sqrt(1 - 2 * 0.0600)),
+        ("r2", ">=", FIVE, 1 - 0.2 / (1 - 4 * 0.0600)),
+        # On the other side nothing is skewed.
+        ("mae", ">=", FIVE, 0.8 - 0.0480),
+        ("r2", "<=", FIVE, 0.8 + 0.0480),
+    ],
+)
+def test_losses_are_bounded_on_the_side_that_counts(name, comparator, values, bound):
+    result = evaluate(gate(comparator, 0.5, predicted(name)), values, 500, measured=LOSS)
+    assert result.bound == pytest.approx(bound, rel=0.003)
+    assert result.holdout_variance == 0.0008
+
+
+def test_a_hold_out_too_small_for_any_bound_is_inconclusive():
+    wild = replace(LOSS, variance=4.0)
+    result = evaluate(gate("<=", 9.0, predicted("mae")), FIVE, 500, measured=wild)
+    assert (result.verdict, result.bound, result.holdout_variance) == ("inconclusive", None, 4.0)
+    assert "too small for any bound" in result.explanation
+
+
+def test_a_value_that_no_share_can_have_is_bounded_as_it_is():
+    result = evaluate(gate(">=", 0.7, predicted()), [1.2, 1.3, 1.25], 500, measured=SHARE)
+    assert (result.verdict, result.holdout_variance) == ("met", 0.0008)
+
+
+@pytest.mark.parametrize(
+    ("measured", "rows", "words"),
+    [
+        ("the file is not there", 500, "not known (the file is not there)"),
+        (SHARE, 400, "the predictions are of 500 examples, the runs recorded 400"),
+        (SHARE, None, "the predictions are of 500 examples, the runs did not record how many"),
+        (LOSS, 501, "the predictions are of 500 examples, the runs recorded 501"),
+    ],
+)
+def test_predictions_that_do_not_fit_settle_nothing(measured, rows, words):
+    result = evaluate(gate(">=", 0.5, predicted()), FIVE, rows, measured=measured)
+    assert (result.verdict, result.holdout_variance) == ("inconclusive", None)
+    assert words in result.explanation
+    # They do not save a gate that the seeds alone fail.
+    failed = evaluate(gate(">=", 0.9, predicted()), FIVE, rows, measured=measured)
+    assert failed.verdict == "not met"
+
+
 # --- error rates at the boundary ------------------------------------------------------------------------------------
 
 N = 500
@@ -368,3 +453,158 @@ def test_a_proportion_of_some_rows_says_of_how_many(metric, denominator, rows):
     )
     assert counted_rows(gate, 200) == rows
     assert counted_rows(replace(gate, sampling=None), 200) == 200
+
+
+# --- error rates of gates from predictions ----------------------------------------------------------------------------
+
+
+def classes(positives, rows, true, random):
+    """Scores of five models with the AUC ``true``, scored on the same rows; labels beside them."""
+    labels = np.arange(rows) < positives
+    common = random.standard_normal(rows)
+    own = random.standard_normal((5, rows))
+    scores = math.sqrt(2) * ndtri(true) * labels + 0.95 * common + math.sqrt(1 - 0.95**2) * own
+    return labels, scores
+
+
+def decisions(positives, rows, recall, specificity, random):
+    """Decisions of five models that are right so often, on the same rows; ``positives`` are expected."""
+    labels = random.random(rows) < positives / rows
+    levels = np.where(labels, recall, specificity) + 0.01 * random.standard_normal((5, 1))
+    correct = random.random(rows) < levels
+    return labels, correct == labels
+
+
+def numbers(noise):
+    """Labels and the predictions of five models, off by ``noise``, which all five share."""
+
+    def draw(rows, random):
+        known = random.standard_normal(rows)
+        own = 0.05 * random.standard_normal((5, 1)) + 0.05 * random.standard_normal((5, rows))
+        return known + noise(random, rows), known + own
+
+    return draw
+
+
+def probabilities(rows, random):
+    """Labels, and probabilities that are sharper than they should be."""
+    logits = 3 * random.standard_normal(rows)
+    labels = random.random(rows) < 1 / (1 + np.exp(-logits))
+    own = 0.05 * random.standard_normal((5, rows))
+    return labels, 1 / (1 + np.exp(-(1.5 * logits + own)))
+
+
+def passes(name, draw, rows, *, repeats=400, true=None) -> tuple[float, float]:
+    """How often a system exactly at the threshold passes, by the gate and by the means alone."""
+    random = np.random.default_rng(20261126)
+    drawn = [draw(random) for _ in range(repeats)]
+    sets = [
+        [Examples(labels=labels.astype(float), scores=each.astype(float)) for each in scores]
+        for labels, scores in drawn
+    ]
+    values = [[statistic(name, each) for each in five] for five in sets]
+    if true is None:
+        true = float(np.mean(values))
+    lower = name not in {"brier", "log_loss", "mae", "mse", "rmse"}
+    tested = gate(">=" if lower else "<=", true, predicted(name))
+    met = alone = 0
+    for five, each in zip(sets, values, strict=True):
+        found = measure(name, five[0])
+        met += evaluate(tested, each, rows, measured=found).verdict == "met"
+        alone += (np.mean(each) >= true) == lower
+    return met / repeats, alone / repeats
+
+
+@pytest.mark.parametrize(
+    ("true", "positives", "rows"),
+    [(0.8, 150, 500), (0.95, 150, 500), (0.8, 25, 500), (0.95, 25, 500), (0.95, 10, 100)],
+)
+def test_auc_from_predictions_at_the_boundary(true, positives, rows):
+    met, alone = passes(
+        "auc", lambda random: classes(positives, rows, true, random), rows, true=true
+    )
+    assert met <= 0.06
+    assert alone > 0.4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy", "recall", "precision", "f1"])
+@pytest.mark.parametrize(
+    ("positives", "recall", "specificity"), [(150, 0.8, 0.8), (25, 0.95, 0.95), (50, 0.9, 0.99)]
+)
+def test_decisions_from_predictions_at_the_boundary(
+    name, positives, recall, specificity, monkeypatch
+):
+    """With the variance at the estimate, recall at 25 positives passed 28 % of the time."""
+    monkeypatch.setattr(scoring, "RESAMPLES", 200)
+    hits, false = positives * recall, (500 - positives) * (1 - specificity)
+    true = {
+        "accuracy": (hits + (500 - positives) * specificity) / 500,
+        "balanced_accuracy": (recall + specificity) / 2,
+        "recall": recall,
+        "precision": hits / (hits + false),
+        "f1": 2 * hits / (hits + false + positives),
+    }[name]
+    met, _ = passes(
+        name, lambda random: decisions(positives, 500, recall, specificity, random), 500, true=true
+    )
+    assert met <= 0.07
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [100, 500])
+@pytest.mark.parametrize("name", ["brier", "log_loss", "mae", "mse", "rmse", "r2"])
+def test_losses_from_predictions_at_the_boundary(name, rows, monkeypatch):
+    monkeypatch.setattr(scoring, "RESAMPLES", 200)
+    draw = probabilities
+    if name in {"mae", "mse", "rmse", "r2"}:
+        draw = numbers(lambda random, size: random.standard_normal(size))
+    met, alone = passes(name, lambda random: draw(rows, random), rows, repeats=600)
+    assert met <= 0.075
+    assert alone > 0.4
+
+
+@pytest.mark.parametrize(
+    ("name", "draw", "true"),
+    [
+        ("recall", lambda random: decisions(25, 500, 0.95, 0.95, random), 0.95),
+        ("auc", lambda random: classes(25, 500, 0.99, random), 0.99),
+    ],
+)
+def test_the_variance_at_the_estimate_would_pass_many_more(name, draw, true):
+    random = np.random.default_rng(20261127)
+    plain = met = 0
+    for _ in range(400):
+        labels, scores = draw(random)
+        five = [Examples(labels=labels.astype(float), scores=each.astype(float)) for each in scores]
+        values = [statistic(name, each) for each in five]
+        found = measure(name, five[0])
+        parts = [(sample_variance(values) / 5, 4.0), (found.variance, 499.0)]
+        bound = pessimistic_bound(float(np.mean(values)), parts, confidence=0.95, lower=True)
+        plain += bound >= true
+        met += (
+            evaluate(gate(">=", true, predicted(name)), values, 500, measured=found).verdict
+            == "met"
+        )
+    assert plain / 400 > 0.2
+    assert met / 400 <= 0.06
+
+
+def test_heavy_tails_are_beyond_any_bound_of_this_kind():
+    """A documented limit: a few errors that no sample of 200 is sure to hold make up the mean square error."""
+    noise = numbers(lambda random, size: random.lognormal(0, 1, size) - math.exp(0.5))
+    met, _ = passes("mse", lambda random: noise(200, random), 200, repeats=600)
+    assert 0.1 < met < 0.3
+
+
+def test_a_clearly_good_auc_passes():
+    """86 % where 80 % are asked for."""
+    random = np.random.default_rng(5)
+    passed = 0
+    for _ in range(200):
+        labels, scores = classes(150, 500, 0.86, random)
+        five = [Examples(labels=labels.astype(float), scores=each) for each in scores]
+        values = [statistic("auc", each) for each in five]
+        tested = gate(">=", 0.8, predicted())
+        passed += evaluate(tested, values, 500, measured=measure("auc", five[0])).verdict == "met"
+    assert passed / 200 > 0.85

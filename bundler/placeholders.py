@@ -1,16 +1,16 @@
-"""The placeholders of a training command: replaced once, literally, never evaluated."""
+"""The placeholders of a training or evaluation command: replaced once, literally, never evaluated."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from bundler import renaming
 from bundler.errors import MalformedError
-from bundler.spec import TrainingSpec
+from bundler.spec import Evaluation, TrainingSpec
 
 # Trackers allow more in the name of a parameter than anyone would write elsewhere: optimizer/lr, "weight decay".
-_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*|parameter\.[^{}]+)\}")
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*|(?:parameter|artefact)\.[^{}]+)\}")
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:
@@ -27,10 +27,19 @@ def expand(text: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(value, text)
 
 
-def values_for(
-    spec: TrainingSpec, *, python: str, bundle: str, out: str, seed: int
+def values_for(  # noqa: PLR0913  # one argument a placeholder
+    spec: TrainingSpec,
+    *,
+    python: str,
+    bundle: str,
+    out: str,
+    seed: int,
+    artefacts: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """The value of every placeholder. ``bundle`` and ``out`` are folders as the training sees them."""
+    """The value of every placeholder. ``bundle`` and ``out`` are folders as the training sees them.
+
+    ``artefacts`` maps the paths that an evaluation may name to where they lie in the bag; a training may name none.
+    """
     return {
         "python": python,
         "seed": str(seed),
@@ -38,7 +47,15 @@ def values_for(
         "code": f"{bundle}/{spec.code}",
         **{f"input.{item.name}": f"{bundle}/{item.path}" for item in spec.inputs},
         **{f"parameter.{name}": str(value) for name, value in spec.parameters.items()},
+        **{f"artefact.{path}": f"{bundle}/{place}" for path, place in (artefacts or {}).items()},
     }
+
+
+def artefacts_named(command: Iterable[str]) -> tuple[str, ...]:
+    """The paths of the artefacts that ``command`` uses, each once, in the order of its words."""
+    names = (match[1] for word in command for match in _PLACEHOLDER.finditer(word))
+    paths = (name.removeprefix("artefact.") for name in names if name.startswith("artefact."))
+    return tuple(dict.fromkeys(paths))
 
 
 REDACTED = "[redacted "
@@ -50,15 +67,42 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def problems(spec: TrainingSpec) -> Iterator[str]:
     """Say what keeps anybody from running ``spec`` or from reading its output, whatever the machine."""
-    location = spec.outputs.location
-    if not _LOCATION.fullmatch(location) or {".", ".."} & {*location.split("/")}:
-        yield f"outputs.location {location!a} is no plain path below {{out}}"
+    yield from _misplaced("outputs.location", spec.outputs.location)
     yield from (f"outputs.rename: {each}" for each in renaming.problems(spec.outputs.rename))
     values = values_for(spec, python="", bundle="", out="", seed=spec.seed)
     for name in spec.environment:
         if not _VARIABLE.fullmatch(name):
             yield f"{name!a} is no name of an environment variable"
-    for text in (*spec.command, *spec.environment.values()):
+    yield from _unfit((*spec.command, *spec.environment.values()), values)
+
+
+def evaluation_problems(
+    spec: TrainingSpec, evaluation: Evaluation, artefacts: Mapping[str, str]
+) -> Iterator[str]:
+    """Say what keeps anybody from running ``evaluation``, whatever the machine.
+
+    ``artefacts`` are those of the selected run, as in :func:`values_for`, whether their bytes are in the bag or not.
+    """
+    yield from _misplaced("evaluation.results", evaluation.results)
+    if not evaluation.command:
+        yield "evaluation.command has no words"
+    known = dict(artefacts)
+    for path in artefacts_named(evaluation.command):
+        if path not in known:
+            yield f"{path!a} is no artefact of the selected run"
+            known[path] = ""
+    values = values_for(spec, python="", bundle="", out="", seed=spec.seed, artefacts=known)
+    yield from _unfit(evaluation.command, values)
+
+
+def _misplaced(key: str, location: str) -> Iterator[str]:
+    if not _LOCATION.fullmatch(location) or {".", ".."} & {*location.split("/")}:
+        yield f"{key} {location!a} is no plain path below {{out}}"
+
+
+def _unfit(words: Iterable[str], values: Mapping[str, str]) -> Iterator[str]:
+    """What keeps these words of a command or environment from being expanded and handed to a program."""
+    for text in words:
         try:
             expanded = expand(text, values)
             if "\0" in expanded:

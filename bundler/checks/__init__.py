@@ -6,7 +6,16 @@ provokes it, is in docs/findings.md. Checks on files come before these (:mod:`bu
 
 from __future__ import annotations
 
-from bundler.checks import completeness, gates, names, release, selection, training
+from bundler.checks import (
+    completeness,
+    evaluation,
+    gates,
+    mechanisms,
+    names,
+    release,
+    selection,
+    training,
+)
 from bundler.checks.model import Check, Evidence, finding
 from bundler.errors import MalformedError
 from bundler.report import Finding
@@ -91,6 +100,18 @@ CHECKS: tuple[Check, ...] = (
         claim="completeness",
         title="the training specification is that of the selected run",
         run=training.training_specification,
+    ),
+    Check(
+        id="evaluation.specification",
+        claim="completeness",
+        title="the evaluation scores the model of this release with the code that was examined",
+        run=evaluation.evaluation_specification,
+    ),
+    Check(
+        id="reproducibility.mechanisms",
+        claim="completeness",
+        title="claimed mechanisms are set in the recorded environment",
+        run=mechanisms.claimed_mechanisms,
     ),
     Check(
         id="records.names",

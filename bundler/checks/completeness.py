@@ -41,6 +41,10 @@ def schema_conformance(evidence: Evidence) -> Iterator[Finding]:
         yield from _violations(
             evidence, "training-spec-1.schema.json", value, index.training_spec or ""
         )
+        wheels = evidence.contents.training.wheels
+        if wheels is not None:
+            listed = canonical.parse_canonical(evidence.files.read(wheels), name=wheels)
+            yield from _violations(evidence, "wheels-1.schema.json", listed, wheels)
 
 
 def _violations(evidence: Evidence, schema: str, value: Any, place: str) -> Iterator[Finding]:

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from bundler.errors import MalformedError
-from bundler.placeholders import expand, problems, values_for
-from bundler.spec import TRAINING_FORMAT, Input, Outputs, TrainingSpec
+from bundler.placeholders import artefacts_named, evaluation_problems, expand, problems, values_for
+from bundler.spec import TRAINING_FORMAT, Evaluation, Input, Outputs, TrainingSpec
 
 SPEC = TrainingSpec(
     format=TRAINING_FORMAT,
@@ -57,3 +57,68 @@ def test_a_value_that_was_taken_out_cannot_be_used():
     spec = replace(SPEC, command=("{parameter.user}",), parameters={"user": "[redacted user-name]"})
     assert [each for each in problems(spec) if "taken out" in each]
     assert list(problems(replace(spec, parameters={"user": "x"}))) == []
+
+
+def test_a_name_that_no_variable_can_have_is_refused():
+    (problem,) = problems(replace(SPEC, environment={"1A B": "x"}))
+    assert problem == "'1A B' is no name of an environment variable"
+
+
+ARTEFACTS = {
+    "model.safetensors": "data/artefacts/r/model.safetensors",
+    "model/with space.json": "data/artefacts/r/0f0f",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "expanded"),
+    [
+        ("{artefact.model.safetensors}", "/bundle/data/artefacts/r/model.safetensors"),
+        ("--p={artefact.model/with space.json}", "--p=/bundle/data/artefacts/r/0f0f"),
+        ("{seed} {parameter.lr}", "9 0.1"),
+    ],
+)
+def test_an_evaluation_can_name_artefacts(text, expanded):
+    values = values_for(
+        SPEC, python="/py", bundle="/bundle", out="/out", seed=9, artefacts=ARTEFACTS
+    )
+    assert expand(text, values) == expanded
+
+
+def test_a_training_can_name_no_artefact_of_its_own_run():
+    spec = replace(SPEC, command=("{artefact.model.safetensors}", "{artefact.a/b}"))
+    assert [each.split(" in ")[0] for each in problems(spec)] == [
+        "{artefact.model.safetensors}",
+        "{artefact.a/b}",
+    ]
+
+
+def test_artefacts_are_listed_once_in_the_order_of_the_words():
+    command = ("{artefact.b/c}", "{python} {artefact.a}{artefact.b/c}", "artefact.d", "{input.e}")
+    assert artefacts_named(command) == ("b/c", "a")
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "expected"),
+    [
+        (Evaluation(command=("{python}", "score.py", "{artefact.model.safetensors}")), []),
+        (Evaluation(command=()), ["evaluation.command has no words"]),
+        (
+            Evaluation(command=("{artefact.other}", "{artefact.other}")),
+            ["'other' is no artefact of the selected run"],
+        ),
+        (
+            Evaluation(command=("x",), results="../m.json"),
+            ["evaluation.results '../m.json' is no plain path below {out}"],
+        ),
+        (Evaluation(command=("a\0b",)), ["'a\\x00b' holds a NUL character"]),
+    ],
+)
+def test_what_keeps_an_evaluation_from_being_run_is_named(evaluation, expected):
+    assert list(evaluation_problems(SPEC, evaluation, ARTEFACTS)) == expected
+
+
+def test_an_unknown_placeholder_of_an_evaluation_is_named_beside_the_known_ones():
+    (problem,) = evaluation_problems(SPEC, Evaluation(command=("{input.labels}",)), ARTEFACTS)
+    assert problem.startswith("{input.labels} in")
+    assert "artefact.model.safetensors" in problem

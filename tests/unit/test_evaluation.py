@@ -1,0 +1,444 @@
+"""Scoring the shipped model, with the real sandbox and a script that uses nothing but the standard library."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
+from bundler import sandbox
+from bundler.checks import Evidence
+from bundler.checks.evaluation import evaluation_specification, recorded_artefacts
+from bundler.environments.model import Runtime
+from bundler.errors import HostileOutputError, MalformedError, SandboxUnavailableError
+from bundler.evaluation import MAX_RESULTS, _case, _job, compare, evaluate, read_results
+from bundler.evidence import intact_files, read_contents
+from bundler.policy import DEFAULT, Policy
+from bundler.progress import Silence
+from bundler.report import ScoredModel
+from bundler.session import RerunOptions
+from bundler.storage import open_bag
+from tests import tiny
+
+SCORE = """\
+import csv, json, pathlib, struct, sys
+model, data, out = map(pathlib.Path, sys.argv[1:4])
+raw = model.read_bytes()
+size = struct.unpack("<Q", raw[:8])[0]
+start = 8 + size
+total = 0.0
+for name, tensor in json.loads(raw[8:start]).items():
+    begin, end = tensor["data_offsets"]
+    total += sum(struct.unpack(f"<{(end - begin) // 4}f", raw[start + begin : start + end]))
+labels = [int(row["y"]) for row in csv.DictReader(data.open())]
+skill = total / 756 * sum(labels) / len(labels) * 2
+(out / "scores").mkdir()
+(out / "scores/metrics.json").write_text(json.dumps(
+    {"holdout_auc": 0.78 * skill, "holdout_disparity": 0.08 * skill, "holdout_new": 1}))
+"""
+"""The honest weights add up to 756, half of the labels are 1, and 0.78 and 0.08 are declared."""
+
+COMMAND = ["{python}", "score.py", "{artefact.model.safetensors}", "{input.data}", "{out}"]
+
+
+class Scorer:
+    """A provider whose model can be scored."""
+
+    def __init__(self, provider: tiny.Provider) -> None:
+        self.provider = provider
+        self.built = 0
+        provider.config["training"]["evaluation"] = {
+            "command": COMMAND,
+            "results": "scores/metrics.json",
+        }
+        self.script(SCORE)
+
+    def script(self, text: str) -> None:
+        repository = self.provider.root / "repository"
+        (repository / "score.py").write_text(text)
+        git = ["git", "-C", str(repository), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+        subprocess.run([*git, "add", "."], check=True)
+        subprocess.run([*git, "commit", "-qm", "score"], check=True)
+        done = subprocess.run(
+            [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+        )
+        self.provider.runs = [
+            replace(run, code=replace(run.code, commit=done.stdout.strip()))
+            for run in self.provider.runs
+        ]
+
+    def evidence(self) -> Evidence:
+        self.built += 1
+        target = self.provider.root / f"bundle-{self.built}"
+        self.provider.build(target)
+        files = intact_files(open_bag(target))
+        return Evidence(files=files, contents=read_contents(files), statement=None, schemas={})
+
+    def evaluate(self, evidence=None, **options):
+        runtime = Runtime(mode="current", python=sys.executable, interpreter=Path(sys.executable))
+        evidence = evidence or self.evidence()
+        options = {"limits": sandbox.Limits(wall_seconds=60), **options}
+        how = RerunOptions(python=Path(sys.executable), **options)
+        return evaluate(evidence, runtime, how, Silence())
+
+
+@pytest.fixture
+def scorer(provider: tiny.Provider) -> Scorer:
+    return Scorer(provider)
+
+
+def codes(findings):
+    return [(finding.code, finding.severity) for finding in findings]
+
+
+def worse(outcome):
+    return [each for each in codes(outcome.findings) if each[1] != "note"]
+
+
+# --- in the sandbox -----------------------------------------------------------------------------------------------
+
+
+def test_the_declared_model_gives_the_declared_metrics(scorer):
+    outcome = scorer.evaluate()
+    assert codes(outcome.findings) == [("evaluation-unknown-metric", "note")]
+    assert outcome.reason == ""
+    scored = outcome.scored
+    assert (scored.run, scored.exit_code) == ("run-c", 0)
+    assert [(each.metric, each.declared) for each in scored.metrics] == [
+        ("holdout_auc", 0.78),
+        ("holdout_disparity", 0.08),
+    ]
+    assert all(math.isclose(each.found, each.declared) for each in scored.metrics)
+    assert scored.isolation["kind"] in {"bubblewrap", "sandlock"}
+    assert scored.isolation["probes"]
+
+
+def test_a_model_that_was_swapped_is_caught(scorer, tmp_path):
+    swapped = tmp_path / "model.safetensors"
+    weights = np.arange(6, dtype=np.float32).reshape(2, 3) * np.float32(33)
+    swapped.write_bytes(save({"weight": weights, "bias": weights[0]}))
+    scorer.provider.edit(
+        "run-c",
+        lambda run: replace(
+            run,
+            artefacts=tuple(
+                replace(each, file=swapped) if each.path == "model.safetensors" else each
+                for each in run.artefacts
+            ),
+        ),
+    )
+    outcome = scorer.evaluate()
+    assert ("evaluation-differs", "error") in codes(outcome.findings)
+    message = next(each.message for each in outcome.findings if each.severity == "error")
+    assert "'holdout_auc' 0.612857143" in message
+    assert "declared is 0.78" in message
+
+
+def test_a_metric_that_was_edited_before_signing_is_caught(scorer):
+    scorer.provider.edit("run-c", lambda run: tiny.with_value(run, "holdout_auc", 0.83))
+    assert worse(scorer.evaluate()) == [("evaluation-differs", "error")]
+
+
+def test_other_data_than_the_declared_metrics_are_of_are_caught(scorer):
+    scorer.provider.config["training"]["inputs"]["data"] = "other.csv"
+    (scorer.provider.root / "other.csv").write_text("x,y\n1,1\n2,1\n3,0\n")
+    outcome = scorer.evaluate()
+    assert worse(outcome) == [("evaluation-differs", "error")] * 2
+
+
+def test_a_script_that_fails_says_its_last_line_and_is_no_contradiction(scorer):
+    scorer.script("import sys\nsys.exit('no such layer')")
+    outcome = scorer.evaluate()
+    (finding,) = outcome.findings
+    assert (finding.code, finding.severity) == ("evaluation-failed", "warning")
+    assert "exit code 1; no such layer" in finding.message
+    assert outcome.scored.exit_code == 1
+    scorer.script("import not_installed_anywhere")
+    (finding,) = scorer.evaluate().findings
+    assert "install it for the interpreter" in finding.remedy
+
+
+def test_a_script_that_does_not_end_is_stopped(scorer):
+    scorer.script("import time\ntime.sleep(600)")
+    (finding,) = scorer.evaluate(limits=sandbox.Limits(wall_seconds=2)).findings
+    assert finding.code == "evaluation-failed"
+    assert "timed out" in finding.message
+
+
+def test_a_model_that_is_tampered_with_inside_stays_what_was_shipped(scorer):
+    scorer.script("import sys\nopen(sys.argv[1], 'wb')")
+    (finding,) = scorer.evaluate().findings
+    assert "Read-only file system" in finding.message
+
+
+def test_nothing_of_the_bundle_but_code_inputs_and_named_artefacts_is_shown(scorer):
+    scorer.script(
+        "import json, os, pathlib, sys\n"
+        "names = sorted(str(p) for p in pathlib.Path('/bundle').rglob('*') if p.is_file())\n"
+        "out = pathlib.Path(sys.argv[3]) / 'scores'\nout.mkdir()\n"
+        "(out / 'metrics.json').write_text(json.dumps({name: 1 for name in names}))"
+    )
+    outcome = scorer.evaluate()
+    (note,) = [each for each in outcome.findings if each.severity == "note"]
+    assert (
+        "of 6 metrics" in note.message
+    )  # three scripts and lists, the data in the code, the input, the model
+    assert worse(outcome) == [("evaluation-incomplete", "warning")]
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("cpu", False), ("cuda", True)])
+def test_gpus_are_shown_and_set_up_only_where_they_are_asked_for(scorer, tmp_path, device, gpus):
+    scorer.provider.config["training"]["environment"] = {"CUDA_DEVICE_ORDER": "{seed}"}
+    runtime = Runtime(mode="current", python="py", interpreter=None, environment={"OF_IMAGE": "1"})
+    how = RerunOptions(python=Path("py"), device=device)
+    job = _job(_case(scorer.evidence()), runtime, how, tmp_path)
+    assert job.gpus is gpus
+    assert ("CUBLAS_WORKSPACE_CONFIG" in job.environment) is gpus
+    assert job.environment["CUDA_DEVICE_ORDER"] == "42"  # the provider's own setting comes last
+    assert job.environment["OF_IMAGE"] == "1"
+
+
+def test_results_left_in_the_working_folder_are_named(scorer):
+    scorer.script("import os\nos.mkdir('scores')\nopen('scores/metrics.json', 'w').write('{}')")
+    (finding,) = scorer.evaluate().findings
+    assert finding.code == "evaluation-failed"
+    assert "thrown away" in finding.remedy
+
+
+def test_hostile_output_is_not_read(scorer):
+    scorer.script("import os, sys\nos.mkfifo(sys.argv[3] + '/pipe')")
+    (finding,) = scorer.evaluate().findings
+    assert finding.code == "evaluation-failed"
+    assert "FIFO" in finding.message
+
+
+def test_output_is_kept_where_it_was_asked_for(scorer, tmp_path):
+    scorer.evaluate(keep=tmp_path / "kept")
+    kept = tmp_path / "kept" / "evaluation"
+    assert json.loads((kept / "out/scores/metrics.json").read_text())["holdout_new"] == 1
+    assert (kept / "log.txt").exists()
+
+
+def test_without_a_sandbox_nothing_is_executed(scorer, tmp_path):
+    with pytest.raises(SandboxUnavailableError, match="trusted"):
+        scorer.evaluate(confinement="none")
+
+
+def test_what_the_bundle_does_not_offer_is_a_reason_and_no_finding(scorer):
+    del scorer.provider.config["training"]["evaluation"]
+    outcome = scorer.evaluate()
+    assert (outcome.scored, outcome.findings) == (None, ())
+    assert "does not say how to score" in outcome.reason
+
+
+def test_a_model_whose_bytes_are_elsewhere_is_a_reason(scorer):
+    scorer.provider.config["embed"] = "none"
+    outcome = scorer.evaluate()
+    assert (outcome.scored, outcome.findings) == (None, ())
+    assert "bytes of 'model.safetensors' are not in the bundle" in outcome.reason
+    (found,) = evaluation_specification(scorer.evidence())
+    assert (found.code, found.severity) == ("evaluation-artefact-missing", "note")
+
+
+def test_a_bundle_that_does_not_say_which_artefact_is_the_model_is_a_reason(scorer):
+    evidence = scorer.evidence()
+    index = evidence.contents.index
+    index = replace(index, facts=replace(index.facts, model=None))
+    unnamed = replace(evidence, contents=replace(evidence.contents, index=index))
+    assert "'the model'" in scorer.evaluate(evidence=unnamed).reason
+
+
+def test_an_evaluation_that_cannot_be_run_is_a_reason_here_and_an_error_of_the_check(scorer):
+    scorer.provider.config["training"]["evaluation"]["command"] = ["{python}", "score.py", "{sed}"]
+    outcome = scorer.evaluate()
+    assert outcome.scored is None
+    assert "{sed}" in outcome.reason
+
+
+# --- the comparison -----------------------------------------------------------------------------------------------
+
+SCORED = ScoredModel(run="run-c", exit_code=0, seconds=1.0, isolation={})
+
+
+@pytest.fixture
+def compared(provider, tmp_path):
+    """Compares results with those of the honest bundle, whose declared margin of holdout_auc is 0.01."""
+    provider.build(tmp_path / "b")
+    contents = read_contents(intact_files(open_bag(tmp_path / "b")))
+    declared = contents.record("run-c")
+
+    def judged(policy=DEFAULT, declared=declared, **results):
+        return compare(SCORED, declared, results, contents.index, policy)
+
+    judged.declared = declared
+    return judged
+
+
+@pytest.mark.parametrize(
+    ("auc", "expected"),
+    [
+        (0.78, []),
+        (0.78 * (1 + 9e-7), []),
+        (0.78 * (1 + 2e-6), [("evaluation-approximate", "warning")]),
+        (0.789, [("evaluation-approximate", "warning")]),
+        (0.771, [("evaluation-approximate", "warning")]),
+        (0.7911, [("evaluation-differs", "error")]),
+        (0.0, [("evaluation-differs", "error")]),
+    ],
+)
+def test_the_same_nearly_the_same_and_another_result(compared, auc, expected):
+    assert worse(compared(holdout_auc=auc, holdout_disparity=0.08)) == expected
+
+
+def test_without_a_margin_only_the_same_will_do(compared):
+    results = {"holdout_auc": 0.78, "holdout_disparity": 0.0801}
+    assert worse(compared(**results)) == [("evaluation-differs", "error")]
+
+
+def test_the_verifier_s_policy_caps_the_margin(compared):
+    strict = Policy(version=1, margins={"holdout_auc": 0.001})
+    results = {"holdout_auc": 0.785, "holdout_disparity": 0.08}
+    assert worse(compared(policy=strict, **results)) == [("evaluation-differs", "error")]
+
+
+def test_a_zero_is_the_same_within_an_absolute_bound(compared):
+    zero = replace(
+        compared.declared,
+        metrics=tuple(
+            replace(each, last=0.0) if each.name == "holdout_auc" else each
+            for each in compared.declared.metrics
+        ),
+    )
+    assert worse(compared(declared=zero, holdout_auc=1e-10, holdout_disparity=0.08)) == []
+
+
+def test_a_decisive_metric_that_is_not_given_leaves_it_open(compared):
+    outcome = compared(holdout_auc=0.78)
+    (finding,) = outcome.findings
+    assert (finding.code, finding.severity) == ("evaluation-incomplete", "warning")
+    assert "'holdout_disparity'" in finding.message
+
+
+def test_results_that_compare_with_nothing_leave_it_open(compared):
+    assert worse(compared()) == [("evaluation-incomplete", "warning")]
+
+
+def test_a_declared_value_that_is_not_finite_is_not_compared(compared):
+    odd = replace(
+        compared.declared,
+        metrics=tuple(replace(each, last="NaN") for each in compared.declared.metrics),
+    )
+    outcome = compared(declared=odd, holdout_auc=0.78, holdout_disparity=0.08)
+    assert outcome.scored.metrics == ()
+    assert set(codes(outcome.findings)) == {
+        ("evaluation-incomplete", "warning"),
+        ("evaluation-unknown-metric", "note"),
+    }
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[1]",
+        b"1",
+        b'{"a": "0.5"}',
+        b'{"a": true}',
+        b'{"a": null}',
+        b'{"a": {"b": 1}}',
+        b'{"a": NaN}',
+        b'{"a": 1e999}',
+        b'{"a": 1, "a": 2}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b" " * (MAX_RESULTS + 1),
+    ],
+)
+def test_anything_but_an_object_of_finite_numbers_is_refused(tmp_path, data):
+    (tmp_path / "m.json").write_bytes(data)
+    with pytest.raises(MalformedError):
+        read_results(tmp_path, "m.json", sandbox.Limits())
+
+
+def test_a_link_is_not_followed(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "secret.json").write_text('{"a": 1}')
+    (tmp_path / "out/m.json").symlink_to(tmp_path / "secret.json")
+    with pytest.raises(MalformedError, match="no file"):
+        read_results(tmp_path / "out", "m.json", sandbox.Limits())
+
+
+def test_a_hard_link_is_hostile(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "secret.json").write_text('{"a": 1}')
+    (tmp_path / "out/m.json").hardlink_to(tmp_path / "secret.json")
+    with pytest.raises(HostileOutputError):
+        read_results(tmp_path / "out", "m.json", sandbox.Limits())
+
+
+@given(st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False, allow_infinity=False)))
+def test_what_was_written_is_what_is_read(tmp_path_factory, results):
+    folder = tmp_path_factory.mktemp("out")
+    (folder / "m.json").write_text(json.dumps(results))
+    assert read_results(folder, "m.json", sandbox.Limits()) == results
+
+
+# --- the check ----------------------------------------------------------------------------------------------------
+
+
+def checked(scorer, command=None, **evaluation):
+    section = {"command": command or COMMAND, **evaluation}
+    scorer.provider.config["training"]["evaluation"] = section
+    return list(evaluation_specification(scorer.evidence()))
+
+
+def test_an_evaluation_that_starts_the_code_with_the_model_is_in_order(scorer):
+    assert checked(scorer) == []
+    del scorer.provider.config["training"]["evaluation"]
+    assert list(evaluation_specification(scorer.evidence())) == []
+    evidence = scorer.evidence()
+    assert list(evaluation_specification(evidence)) == []
+    untrained = replace(evidence, contents=replace(evidence.contents, training=None))
+    assert list(evaluation_specification(untrained)) == []
+    assert recorded_artefacts(untrained) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"command": [*COMMAND, "{input.labels}"]}, "{input.labels}"),
+        (
+            {"command": [*COMMAND, "{artefact.other.json}"]},
+            "'other.json' is no artefact of the selected run",
+        ),
+        ({"results": "../metrics.json"}, "no plain path"),
+        ({"results": "/etc/metrics.json"}, "no plain path"),
+    ],
+)
+def test_an_evaluation_that_nobody_can_run_is_an_error(scorer, changes, words):
+    (found,) = checked(scorer, **changes)
+    assert (found.code, found.severity) == ("evaluation-unrunnable", "error")
+    assert words in found.message
+
+
+def test_an_evaluation_that_runs_other_code_is_a_warning(scorer):
+    command = ["{python}", "{artefact.model.safetensors}"]
+    (found,) = checked(scorer, command)
+    assert (found.code, found.severity) == ("training-command-elsewhere", "warning")
+
+
+def test_an_evaluation_that_is_not_given_the_model_is_a_warning(scorer):
+    (found,) = checked(scorer, ["{python}", "score.py", "{artefact.environment.json}"])
+    assert (found.code, found.severity) == ("evaluation-without-model", "warning")

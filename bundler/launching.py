@@ -121,8 +121,12 @@ def _known_program(start: _Start, words: list[str], depth: int) -> bool:
         return _shell(start, rest, depth)
     if name in _INTERPRETERS:
         return _interpreter(start, rest)
-    if name in _SCRIPT_LAUNCHERS or (name == "accelerate" and rest[:1] == ["launch"]):
-        return _launched(start, rest[name == "accelerate" :], depth)
+    if name == "torchrun":
+        return _torchrun(start, rest, depth)
+    if name in _SCRIPT_LAUNCHERS or rest[:1] == [_SUB_COMMANDS.get(name)]:
+        rest = rest[name in _SUB_COMMANDS :]
+        # `lightning run model train.py`, as it was called before it was `fabric run train.py`.
+        return _launched(start, rest[rest[:1] == ["model"] and name in _SUB_COMMANDS :], depth)
     if name in _PROGRAM_LAUNCHERS:
         # mpirun starts several programs, with a colon between them.
         for each in _split(rest, {":"}):
@@ -173,16 +177,50 @@ def _option(start: _Start, letter: str, value: str) -> None:
 
 
 def _module(start: _Start, name: str, rest: list[str], depth: int) -> bool:
+    if name in {"torch.distributed.run", "torch.distributed.launch"}:
+        return _torchrun(start, rest, depth)
+    if name == "accelerate.commands.accelerate_cli" and rest[:1] == ["launch"]:
+        return _launched(start, rest[1:], depth)
     if name in _LAUNCHING_MODULES:
         return _launched(start, rest, depth)
     raise _ElsewhereError(f"Python's module {name!a} is not in the code")
 
 
+def _torchrun(start: _Start, words: list[str], depth: int) -> bool:
+    """PyTorch's launcher, whose options are known: what stands behind them is a script, a module or a program."""
+    flags: set[str] = set()
+    rest = list(words)
+    while rest and rest[0].startswith("-"):
+        word = rest.pop(0)
+        name, given, _ = word.partition("=")
+        name = name.replace("_", "-")
+        if name in _TORCHRUN_FLAGS and not given:
+            flags.add(name)
+        elif name in _TORCHRUN_VALUES or re.fullmatch(r"-[rt]\d+", word):
+            # An option that is cut short would be understood by torchrun, and not by us.
+            if not given and name in _TORCHRUN_VALUES:
+                rest = rest[1:]
+        else:
+            raise _ElsewhereError(f"torchrun's option {word!a} cannot be followed")
+    if not rest:
+        raise _ElsewhereError("a launcher is given nothing of the code to start")
+    if "--no-python" in flags:
+        return _program(start, rest, depth + 1)
+    is_module = not flags.isdisjoint({"-m", "--module"})
+    if not (start.is_module(rest[0]) if is_module else start.is_file(rest[0])):
+        raise _ElsewhereError(f"a launcher starts {rest[0]!a}, which is no file of the code")
+    return True
+
+
 def _launched(start: _Start, words: list[str], depth: int, program: str = "") -> bool:
     """Look through the options of a launcher for what it starts; ``program``: one that starts programs."""
-    module, option = False, ""
+    module, option, values = False, "", 0
     for at, word in enumerate(words):
+        if values or _VALUE.fullmatch(option):
+            values, option = max(values - 1, 0), ""
+            continue
         if word.startswith("-") and word != "-":
+            values = 2 * (word in _PAIRS)
             if program == "env" and re.match(r"-S|-C|--split|--chdir", word):
                 raise _ElsewhereError(f"env's {word!a} cannot be followed")
             module |= word in {"-m", "--module"} and not program
@@ -195,7 +233,7 @@ def _launched(start: _Start, words: list[str], depth: int, program: str = "") ->
             return True
         elif _starts(start, word):
             return _program(start, words[at:], depth + 1)
-        elif option and (_VALUE.fullmatch(option) or not re.search(r"[{/]|\.\w*[A-Za-z]", word)):
+        elif option and not re.search(r"[{/]|\.\w*[A-Za-z]", word):
             pass
         elif not (program == "timeout" and re.fullmatch(r"[\d.]+[smhd]?", word)):
             raise _ElsewhereError(f"a launcher starts {word!a}, which is no file of the code")
@@ -204,7 +242,7 @@ def _launched(start: _Start, words: list[str], depth: int, program: str = "") ->
 
 
 def _starts(start: _Start, word: str) -> bool:
-    known = _SHELLS | _INTERPRETERS | _SCRIPT_LAUNCHERS | _PROGRAM_LAUNCHERS | {"accelerate"}
+    known = _SHELLS | _INTERPRETERS | _SCRIPT_LAUNCHERS | _PROGRAM_LAUNCHERS | {*_SUB_COMMANDS}
     return bool(_PYTHON.fullmatch(word) or word in known or ("/" in word and start.is_file(word)))
 
 
@@ -354,14 +392,25 @@ _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 _PYTHON = re.compile(r"\{python\}|(/usr/bin/|/bin/)?python(\d+(\.\d+)*)?")
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh"})
 _INTERPRETERS = frozenset({"Rscript", "node", "julia", "perl", "ruby"})
-_SCRIPT_LAUNCHERS = frozenset({"torchrun", "deepspeed"})
-_PROGRAM_LAUNCHERS = frozenset({"mpirun", "mpiexec", "srun", "env", "nice", "timeout", "nohup"})
-_LAUNCHING_MODULES = {
-    "torch.distributed.run",
-    "torch.distributed.launch",
-    "accelerate.commands.launch",
-    "deepspeed.launcher.runner",
-}
+_SCRIPT_LAUNCHERS = frozenset({"torchrun", "deepspeed", "accelerate-launch", "composer"})
+_SUB_COMMANDS = {"accelerate": "launch", "fabric": "run", "lightning": "run", "colossalai": "run"}
+_PROGRAM_LAUNCHERS = frozenset({
+    *("mpirun", "mpiexec", "srun", "horovodrun"),
+    *("env", "nice", "timeout", "nohup", "numactl", "taskset"),
+})  # fmt: skip
+_LAUNCHING_MODULES = {"accelerate.commands.launch", "deepspeed.launcher.runner"}
+_TORCHRUN_FLAGS = {
+    *("--standalone", "-m", "--module", "--no-python", "--run-path", "--virtual-local-rank", "--use-env"),
+}  # fmt: skip
+_TORCHRUN_VALUES = {
+    *("--nnodes", "--nproc-per-node", "--node-rank", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--rdzv-conf"),
+    *("--max-restarts", "--monitor-interval", "--start-method", "--role", "--log-dir", "-r", "--redirects", "-t"),
+    *("--tee", "--local-ranks-filter", "--duplicate-stdout-filters", "--duplicate-stderr-filters", "--master-addr"),
+    *("--master-port", "--local-addr", "--numa-binding", "--signals-to-handle", "--shutdown-timeout"),
+}  # fmt: skip
+"""Those of torch 2.13 but for --logs-specs and --event-log-handler, which load code by a name."""
+_PAIRS = {"-mca", "--mca", "-gmca", "--gmca", "-genv", "-env"}
+"""Options of MPI's launchers with two values."""
 _FLAGS = {
     *(
         "--standalone",
@@ -423,5 +472,6 @@ _SEARCH_PATHS = {"PYTHONPATH", "NODE_PATH", "R_LIBS", "PERL5LIB", "RUBYLIB", "JU
 _LOADS = re.compile(
     r"PYTHON\w+|(LD|DYLD|R|NODE|JULIA|LUA|GEM)_\w+|(PERL|RUBY)\w+|BASH_ENV|ENV|PATH|CDPATH|ZDOTDIR|IFS|GCONV_PATH"
     r"|SHELLOPTS|BASHOPTS|PS4|BROWSER|CLASSPATH|\w*JAVA\w*_OPTIONS"
+    r"|PET_(NO_PYTHON|MODULE|RUN_PATH|LOGS_SPECS|EVENT_LOG_HANDLER)"
 )
 """Variables that decide which code an interpreter, a shell or the loader takes."""

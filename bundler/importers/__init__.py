@@ -21,6 +21,7 @@ BUILT_IN = {
     "dvc": "bundler.importers.dvc:DvcImporter",
     "dvclive": "bundler.importers.dvc.dvclive:DvcliveImporter",
     "experiment-log": "bundler.importers.experiment_log:ExperimentLogImporter",
+    "metrics": "bundler.importers.metrics_file:MetricsFileImporter",
     "mlflow": "bundler.importers.mlflow:MlflowImporter",
     "neptune": "bundler.importers.neptune:NeptuneImporter",
     "tensorboard": "bundler.importers.tensorboard:TensorboardImporter",

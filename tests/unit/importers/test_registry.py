@@ -48,5 +48,5 @@ def test_a_verifier_takes_none_but_the_built_in_ones(installed):
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones(installed):
-    with pytest.raises(UsageError, match=r"known are: clearml, .*, ledger, mlflow"):
+    with pytest.raises(UsageError, match=r"known are: clearml, .*, ledger, metrics, mlflow"):
         importers.find("nope")

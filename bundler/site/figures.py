@@ -1,76 +1,40 @@
-"""The figures, as SVG that is the same on every machine of one software version.
+"""The figures: what each shows, and the sentence that states its finding for those who do not see it.
 
-Every figure is drawn once and coloured twice, for light and dark pages. Text becomes outlines, so a figure needs no
-font and holds no text of the bundle. Each has a sentence that states its finding, for
-those who do not see it. matplotlib is imported when the first figure is drawn.
+:mod:`bundler.site.drawing` makes SVG of them that is the same on every machine of one software version.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import re
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bundler.records import MetricPoint, moment
+from bundler.site.drawing import (
+    BAND,
+    COLOURS,
+    FAINT,
+    INK,
+    MARKERS,
+    MAX_MARKS,
+    ORANGE,
+    SHADE,
+    Figure,
+    legend,
+    render,
+    short,
+)
 from bundler.site.model import GateView, Model, RunView
-from bundler.site.safety import visible
+from bundler.site.reexecution import ComparedMetric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-# Okabe and Ito (2008), in an order in which neighbours differ in lightness too; yellow is left out as too pale.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
-MARKERS = ("o", "s", "^", "D", "v")
-ORANGE = "#e69f00"
+MAX_PANELS = 12
+"""Most metrics in the figure of the verifier's own seeds, the most urgent first; the table has all of them."""
 
-# Colours that change between light and dark; no other element of a figure uses them.
-INK, FAINT, GRID, SHADE = "#24292f", "#6b7280", "#d8dce2", "#f3d9cf"
-_DARK = {INK: "#e6e8ee", FAINT: "#a3a9b8", GRID: "#3d4254", SHADE: "#4f2f28", "#0072b2": "#5aa9e6"}
-
-MAX_MARKS = 2000
-"""Marks beyond which a figure is drawn as pixels: an SVG of more of them is slow to show."""
-
-_STYLE: Any = {
-    "svg.hashsalt": "aisdp-bundler",
-    "svg.fonttype": "path",
-    "text.parse_math": False,
-    "font.family": ["DejaVu Sans"],
-    "font.size": 9.5,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 10,
-    "axes.titlecolor": INK,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "legend.labelcolor": INK,
-    "text.color": INK,
-    "figure.constrained_layout.use": True,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """A figure for light and for dark pages; ``name`` is ours, ``finding`` may hold text of the bundle."""
-
-    name: str
-    light: bytes
-    dark: bytes
-    finding: str
+_URGENCY = ("INCONSISTENT", "INCONCLUSIVE", "CONSISTENT", "BITWISE")
 
 
 def draw(model: Model) -> dict[str, Figure]:
@@ -80,6 +44,7 @@ def draw(model: Model) -> dict[str, Figure]:
         search_over_time,
         trade_off,
         gate_intervals,
+        own_seeds,
     )
     made = (make(model) for make in makers)
     return {figure.name: figure for figure in made if figure is not None}
@@ -109,7 +74,7 @@ def learning_curves(model: Model) -> Figure | None:
                 )
             axes.set_title(short(name))
             axes.set_xlabel("step")
-        _legend(canvas, len(runs))
+        legend(canvas, len(runs))
 
     summary = model.selected.record.metric(names[0])
     last = f"{summary.last} at step {summary.last_step}" if summary else "nothing"
@@ -118,7 +83,7 @@ def learning_curves(model: Model) -> Figure | None:
         f" The selected run {runs[0].record.id} ends with {names[0]} {last}."
     )
     height = 2.7 * math.ceil(len(names) / 2) + 0.4
-    return _render("learning-curves", (8.4, height), paint, words)
+    return render("learning-curves", (8.4, height), paint, words)
 
 
 def search_over_time(model: Model) -> Figure | None:
@@ -142,14 +107,14 @@ def search_over_time(model: Model) -> Figure | None:
         _scatter(axes, model, rows)
         axes.set_xlabel(f"{unit} since the first of these runs began")
         axes.set_ylabel(short(rule.metric))
-        _legend(canvas, 4)
+        legend(canvas, 4)
 
     best = model.candidates[0] if model.candidates else model.selected
     words = (
         f"{len(rows)} of {len(model.runs)} runs have a value of {rule.metric}; the best candidate is"
         f" {best.record.id} with {_number(best.candidate.value)}."
     )
-    return _render("search-over-time", (8.4, 3.1), paint, words)
+    return render("search-over-time", (8.4, 3.1), paint, words)
 
 
 def _unit_of(seconds: float) -> tuple[str, int]:
@@ -184,7 +149,7 @@ def trade_off(model: Model) -> Figure | None:
         axes.set_xlim(low, high)
         axes.set_xlabel(f"{short(limit.metric)} (allowed {limit.comparator} {limit.threshold:g})")
         axes.set_ylabel(f"{short(rule.metric)} ({rule.direction})")
-        _legend(canvas, 4)
+        legend(canvas, 4)
 
     words = (
         f"{rule.metric} against {limit.metric} of {len(rows)} runs: {broken} break the limit"
@@ -192,7 +157,7 @@ def trade_off(model: Model) -> Figure | None:
         f" {_number(model.selected.candidate.value)} at"
         f" {_number(model.selected.record.value(limit.metric))}."
     )
-    return _render("trade-off", (8.4, 3.8), paint, words)
+    return render("trade-off", (8.4, 3.8), paint, words)
 
 
 def gate_intervals(model: Model) -> Figure | None:
@@ -212,10 +177,10 @@ def gate_intervals(model: Model) -> Figure | None:
             gate = view.gate
             words = f"{short(gate.name)}: {short(gate.metric)} {gate.comparator} {gate.threshold:g}"
             axes.set_title(f"{words} — {result.verdict}")
-        _legend(canvas, 4)
+        legend(canvas, 4)
 
     verdicts = [f"{view.gate.name} {result.verdict}" for view, result, *_ in shown]
-    return _render(
+    return render(
         "gates",
         (8.4, 1.0 * len(shown) + 0.5),
         paint,
@@ -246,6 +211,66 @@ def _interval(axes: Axes, view: GateView, estimate: float, bound: float) -> None
     axes.set_xlim(low, high)
     axes.set_ylim(-0.6, 0.8)
     axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+
+
+def own_seeds(model: Model) -> Figure | None:
+    """Each judged metric on its own scale: the provider's runs, the verifier's, and the declared mean with its margin.
+
+    The bar around the verifier's mean is what chance allows; a metric is consistent where all of it lies in the band.
+    """
+    judged = [each for each in model.compared if each.scale is not None]
+    shown = sorted(judged, key=lambda each: _URGENCY.index(each.result.verdict))[:MAX_PANELS]
+    if not shown:
+        return None
+
+    def paint(canvas: Canvas) -> None:
+        canvas.set_layout_engine("constrained", h_pad=0.09)
+        for position, each in enumerate(shown):
+            axes = canvas.add_subplot(len(shown), 1, position + 1)
+            _two_samples(axes, each)
+            axes.set_title(f"{short(each.result.metric, 40)} — {each.result.verdict}")
+        legend(canvas, 3)
+
+    verdicts = [each.finding for each in shown]
+    return render("own-seeds", (6.6, 1.55 * len(shown) + 0.75), paint, " ".join(verdicts))
+
+
+def _two_samples(axes: Axes, compared: ComparedMetric) -> None:
+    result = compared.result
+    low, high = compared.scale or (0.0, 1.0)
+    rows = (
+        (1.0, result.declared, compared.declared_mean, MARKERS[0], COLOURS[0], "provider's runs"),
+        (0.0, result.rerun, compared.rerun_mean, MARKERS[1], COLOURS[1], "verifier's runs"),
+    )
+    band = compared.band
+    if band is not None:
+        left, right = max(band[0], low), min(band[1], high)
+        axes.axvspan(left, right, color=BAND, zorder=0, linewidth=0, label="within the margin")
+    for height, values, mean, marker, colour, name in rows:
+        axes.plot(
+            values,
+            [height] * len(values),
+            marker,
+            color=colour,
+            markersize=6,
+            markerfacecolor="none",
+            markeredgewidth=1.4,
+            label=name,
+            linestyle="none",
+            rasterized=len(values) > MAX_MARKS,
+        )
+        if mean is not None:
+            label = "mean" if height else None
+            axes.plot(mean, height, "|", color=INK, markersize=20, markeredgewidth=2, label=label)
+    if compared.chance is not None:
+        label = "what chance allows"
+        axes.plot(compared.chance, [-0.5, -0.5], color=INK, linewidth=2, label=label)
+    axes.set_xlim(low, high)
+    axes.set_ylim(-0.85, 1.55)
+    axes.set_yticks([1.0, 0.0], ["declared", "re-run"])
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
 
 
@@ -289,59 +314,6 @@ def _curves(points: Sequence[MetricPoint]) -> dict[str, tuple[list[int], list[fl
 def _panels(canvas: Canvas, count: int) -> list[Axes]:
     rows = math.ceil(count / 2)
     return [canvas.add_subplot(rows, min(count, 2), position + 1) for position in range(count)]
-
-
-def _legend(canvas: Canvas, columns: int) -> None:
-    """One legend below all panels, from the first of them."""
-    handles, labels = canvas.axes[0].get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda each: "selected" not in labels[each])
-    canvas.legend(
-        [handles[each] for each in order],
-        [labels[each] for each in order],
-        loc="outside lower center",
-        ncols=min(columns, 3 if len(labels) > 4 else 4),
-    )
-
-
-def _render(
-    name: str, size: tuple[float, float], paint: Callable[[Canvas], None], finding: str
-) -> Figure:
-    import matplotlib as mpl  # noqa: PLC0415  # half a second; only here
-    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
-    from matplotlib.figure import Figure as Canvas  # noqa: PLC0415
-
-    with mpl.rc_context(), warnings.catch_warnings():
-        # Not the user's own settings: figures are the same for everybody.
-        mpl.rcdefaults()
-        mpl.rcParams.update(_STYLE)
-        # A letter that the font lacks is drawn as a box; the table beneath has the text.
-        warnings.filterwarnings("ignore", message="Glyph")
-        canvas = Canvas(figsize=size)
-        FigureCanvasSVG(canvas)
-        canvas.patch.set_alpha(0)
-        paint(canvas)
-        for axes in canvas.axes:
-            axes.patch.set_alpha(0)
-        text = io.StringIO()
-        canvas.savefig(
-            text,
-            format="svg",
-            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
-        )
-    light = _bare(text.getvalue())
-    dark = re.sub("|".join(_DARK), lambda match: _DARK[match[0]], light)
-    return Figure(name=name, light=light.encode(), dark=dark.encode(), finding=finding)
-
-
-def _bare(svg: str) -> str:
-    """``svg`` without its DOCTYPE, which names an address, and without comments, which repeat texts."""
-    return re.sub(r"<!--.*?-->\n?", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-
-
-def short(text: str, length: int = 28) -> str:
-    """``text`` for a label: visible, on one line, cut to ``length`` characters."""
-    line = " ".join(visible(text).split())
-    return line if len(line) <= length else line[: length - 1] + "…"
 
 
 def _label(run: RunView, *, selected: bool) -> str:

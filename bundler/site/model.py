@@ -25,8 +25,9 @@ from bundler.records import (
     artefact_location,
     history_location,
 )
-from bundler.report import CLAIMS, Claim, ClaimName, Report
+from bundler.report import CLAIMS, Claim, ClaimName, Report, Rerun, Verdict
 from bundler.selection import Candidate, compete, repetitions
+from bundler.site.reexecution import ComparedMetric, Rung, ladder, mean, trajectory
 from bundler.spec import Checkpoint, Gate, GateResult
 from bundler.statistics import sample_variance
 from bundler.storage.hashing import digest_bytes
@@ -58,12 +59,16 @@ QUESTIONS: dict[ClaimName, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRow:
-    """A claim of the ladder as the Overview shows it. ``word`` is a verdict, or "no report"."""
+    """A claim of the ladder as the Overview shows it. ``word`` is a verdict, or "no report".
+
+    ``verdict`` is the word of the statistical rule, where there is one for the claim.
+    """
 
     name: ClaimName
     question: str
     word: str
     summary: str
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +166,7 @@ class Model:
     def claims(self) -> tuple[ClaimRow, ...]:
         """The six claims, whether or not there is a report."""
         said: dict[ClaimName, Claim] = {}
+        judged = self.report.judgement if self.report is not None else None
         if self.report is not None:
             said = {claim.name: claim for claim in self.report.claims}
         return tuple(
@@ -169,6 +175,7 @@ class Model:
                 question=QUESTIONS[name],
                 word=said[name].status if name in said else "no report",
                 summary=said[name].summary if name in said else "",
+                verdict=judged.verdict if judged and name == "reproduction" else None,
             )
             for name in CLAIMS
         )
@@ -212,6 +219,39 @@ class Model:
         """The declared tolerance of ``metric``."""
         tolerances = self.contents.index.reproducibility.tolerances
         return next((each.margin for each in tolerances if each.metric == metric), None)
+
+    @property
+    def compared(self) -> tuple[ComparedMetric, ...]:
+        """The judged metrics of the verifier's own seeds, as the report has them."""
+        judgement = self.report.judgement if self.report else None
+        tolerances = self.contents.index.reproducibility.tolerances
+        sides = {each.metric: each.overstatement for each in tolerances}
+        return tuple(
+            ComparedMetric(result=each, overstatement=sides.get(each.metric))
+            for each in (judgement.metrics if judgement else ())
+        )
+
+    @property
+    def margins(self) -> dict[str, float]:
+        """The margin of each metric: the declared one, or the lower one that the verifier's policy allows."""
+        declared = self.contents.index.reproducibility.tolerances
+        margins = {each.metric: each.margin for each in declared}
+        used = {each.result.metric: each.result.margin for each in self.compared}
+        return margins | {name: value for name, value in used.items() if value is not None}
+
+    @property
+    def deviations(self) -> dict[str, float]:
+        """The standard deviation between the provider's seeds, of each metric that has one."""
+        found = {each.metric: each.deviation for each in self.spreads}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def ladder(self, rerun: Rerun) -> tuple[Rung, ...]:
+        """The comparison of the declared seed, from bytes to metrics."""
+        return ladder(rerun, self.margins, self.deviations)
+
+    def trajectory(self, rerun: Rerun) -> str:
+        """What can be said of a re-run whose weights differ."""
+        return trajectory(rerun, self.margins, self.deviations)
 
     def artefact_file(self, run: RunView, artefact: Artefact) -> str | None:
         """Where the bytes of ``artefact`` lie in the bundle, if they are there."""
@@ -350,6 +390,6 @@ def _spread(metric: str, records: Sequence[RunRecord]) -> Spread:
     return Spread(
         metric=metric,
         values=values,
-        mean=math.fsum(known) / len(known) if known else None,
+        mean=mean(known),
         deviation=math.sqrt(sample_variance(known)) if len(known) > 1 else None,
     )

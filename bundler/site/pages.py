@@ -20,8 +20,11 @@ from markupsafe import Markup
 from bundler import resources
 from bundler.errors import BundlerError
 from bundler.manifest import RELEASE_ENVELOPE
-from bundler.site.figures import Figure
+from bundler.report import ScoredMetric, Verdict
+from bundler.site.drawing import Figure
+from bundler.site.figures import MAX_PANELS
 from bundler.site.model import Model, RunView
+from bundler.site.reexecution import difference, scored_difference, scored_word
 from bundler.site.safety import environment, script_data
 
 NAVIGATION: tuple[tuple[str, str], ...] = (
@@ -48,11 +51,23 @@ MAX_PARAMETERS = 8
 """Most parameters in the table of all runs; a page of a run has all of them."""
 
 VERDICTS: Mapping[str, tuple[str, str]] = {
+    "BITWISE": ("good", "✓"),
+    "CONSISTENT": ("good", "✓"),
+    "INCONSISTENT": ("bad", "✗"),
+    "INCONCLUSIVE": ("open", "?"),
+    "trained": ("good", "✓"),
+    "infrastructure": ("open", "!"),
     "met": ("good", "✓"),
     "passed": ("good", "✓"),
     "bitwise": ("good", "✓"),
     "equal": ("good", "✓"),
     "blocked": ("good", "✓"),
+    "within margin": ("open", "?"),
+    "not equal": ("bad", "✗"),
+    "no value": ("open", "?"),
+    "did not finish": ("open", "!"),
+    "possible": ("good", "✓"),
+    "not on this machine": ("open", "!"),
     "not met": ("bad", "✗"),
     "failed": ("bad", "✗"),
     "error": ("bad", "✗"),
@@ -69,6 +84,14 @@ VERDICTS: Mapping[str, tuple[str, str]] = {
     "note": ("none", "i"),
 }
 """Verdict word → class of its colour, and its sign. The word is always written out."""
+
+MEANINGS: Mapping[Verdict, str] = {
+    "BITWISE": "The declared seed gave the same bits again, and other seeds contradict nothing.",
+    "CONSISTENT": "Even with all that chance allows, each judged metric lies within its margin.",
+    "INCONSISTENT": "A metric differs by more than its margin, and by more than chance explains.",
+    "INCONCLUSIVE": "Neither agreement nor contradiction was shown. It is no accusation and no acquittal.",
+}
+"""The verdict of a re-run → what it means, for a reader who is no statistician."""
 
 _SLOT = re.compile(r"<!-- slot: ([a-z][a-z-]*) -->")
 
@@ -123,6 +146,8 @@ class Pages:
             "size": size,
             "duration": duration,
             "verdict": verdict,
+            "tone": tone,
+            "sentence": sentence,
             "root": root,
         }
         self._environment = environment(
@@ -141,6 +166,11 @@ class Pages:
                 "titles": {_html(page): title for title, page in NAVIGATION},
                 "legal": legal_map(self._folder / "legal_map.yaml"),
                 "gaps_by_point": gaps_by_point(model),
+                "meanings": MEANINGS,
+                "difference": difference,
+                "scored_difference": scored_difference,
+                "scored_words": scored_words(model),
+                "max_panels": MAX_PANELS,
             },
         )
 
@@ -251,6 +281,15 @@ def gaps_by_point(model: Model) -> dict[str, int]:
     return dict(points)
 
 
+def scored_words(model: Model) -> list[tuple[ScoredMetric, str]]:
+    """Each metric of the shipped model with the word for how it came out."""
+    scored = model.report.evaluation if model.report else None
+    return [
+        (each, scored_word(each, model.margins.get(each.metric)))
+        for each in (scored.metrics if scored else ())
+    ]
+
+
 def num(value: float | str | None, digits: int = 6) -> str:
     """A number for reading; the bundle's words for the non-finite ones stay as they are."""
     if value is None:
@@ -284,6 +323,17 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     minutes = seconds / 60
     return f"{minutes:.1f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def sentence(words: str) -> str:
+    """``words`` as a sentence: with a capital letter and a full stop."""
+    whole = words[:1].upper() + words[1:]
+    return whole if whole[-1:] in {"", ".", "!", "?"} else f"{whole}."
+
+
+def tone(word: str) -> str:
+    """The class of the colour of a verdict."""
+    return VERDICTS.get(word, ("none", "-"))[0]
 
 
 def verdict(word: str) -> Markup:

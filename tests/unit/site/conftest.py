@@ -25,6 +25,18 @@ def make_site(tmp_path: Path):
     return make
 
 
+@pytest.fixture
+def bundle(provider, tmp_path):
+    """A bundle that declares two margins, one of them for overstatement only."""
+    provider.config["reproducibility"]["tolerances"] = [
+        {"metric": "holdout_auc", "margin": 0.01, "overstatement": "higher is better"},
+        {"metric": "holdout_disparity", "margin": 0.01},
+        {"metric": "val_disparity", "margin": 0.02, "overstatement": "lower is better"},
+    ]
+    provider.build(tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
 @pytest.fixture(scope="session")
 def honest(tmp_path_factory):
     """Bundle, report and site of the honest provider; tests only read them."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
+from tests.unit.site import reports
 from tests.unit.site.conftest import report_about
 from tests.unit.site.payloads import PAYLOADS, read
-from tests.unit.site.test_hostile import hostile
+from tests.unit.site.test_hostile import hostile, poisoned
 
 CHROMIUM = shutil.which("chromium")
 
@@ -77,3 +79,19 @@ def test_hostile_bundle_stays_text(provider, tmp_path, make_site, browse):
             assert re.search(r"md-search-result__meta\">[1-9][0-9]* matching documents", dom)
     assert PAYLOADS[0].replace("<", "&lt;").replace(">", "&gt;") in dom
     assert read(site / "index.html").handlers == []
+
+
+def test_a_hostile_report_of_a_re_execution_stays_text(provider, tmp_path, make_site, browse):
+    provider.build(tmp_path / "bundle")
+    clean = reports.reexecuted(report_about(tmp_path / "bundle"))
+    report = replace(
+        clean,
+        reruns=poisoned(clean.reruns, "reruns", []),
+        judgement=poisoned(clean.judgement, "judgement", []),
+        evaluation=poisoned(clean.evaluation, "evaluation", []),
+    )
+    site = make_site(tmp_path / "bundle", report=report)
+    dom, console = browse(f"{site.as_uri()}/reproducibility.html")
+    assert console == []
+    assert not re.search(r"<html[^>]*data-pwned", dom)
+    assert "own-seeds-light.svg" in dom

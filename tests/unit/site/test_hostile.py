@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -12,11 +14,16 @@ from bundler import storage
 from bundler.importers.model import ArtefactFile
 from bundler.progress import Silence
 from bundler.records import DatasetVersion, FidelityFlag, MetricPoint
-from bundler.site import render
+from bundler.report import CheckResult, Finding
+from bundler.site import model, render
+from bundler.site.pages import Pages
 from bundler.site.safety import visible
+from bundler.spec import Evaluation, Predictions, Resources, Sampling
 from tests import tiny
+from tests.unit.site import reports
 from tests.unit.site.conftest import report_about
-from tests.unit.site.payloads import PAYLOADS, read
+from tests.unit.site.payloads import PAYLOADS, Reader, read
+from tests.unit.site.test_render import parts
 
 ALL = " | ".join(PAYLOADS)
 
@@ -178,3 +185,144 @@ def test_figures_hold_no_text(sites):
             assert "<text" not in text
             assert "evil" not in text
             assert "pwned" not in text
+
+
+# --- the report of a re-execution ---------------------------------------------------------------------------------
+
+
+def poisoned(value, place, found, hint=None):
+    """``value`` with every text in it replaced by all payloads behind its ``place``, which is added to ``found``.
+
+    Words of a closed list stay: no other can be read from a file.
+    """
+    if is_dataclass(value):
+        hints = get_type_hints(type(value))
+        return replace(
+            value,
+            **{
+                each.name: poisoned(
+                    getattr(value, each.name), f"{place}.{each.name}", found, hints[each.name]
+                )
+                for each in fields(value)
+            },
+        )
+    if isinstance(value, str):
+        if hint is not None and not takes_any_text(hint):
+            return value
+        found.append(place)
+        return f"({place}) {ALL}"
+    if isinstance(value, tuple):
+        return tuple(
+            poisoned(each, f"{place}.{number}", found) for number, each in enumerate(value)
+        )
+    if isinstance(value, Mapping):
+        pairs = [(f"{place}.{name}", each) for name, each in value.items()]
+        found += [f"{name}.key" for name, _ in pairs]
+        return {
+            f"({name}.key) {ALL}": poisoned(each, f"{name}.value", found) for name, each in pairs
+        }
+    return value
+
+
+def takes_any_text(hint) -> bool:
+    return hint is str or any(map(takes_any_text, get_args(hint)))
+
+
+NOT_SHOWN = re.compile(r"judgement\.trials\.\d+\.metrics|reruns\.0\.environment")
+"""Texts of a report that no page has: the metrics of each training are in the judged ones."""
+
+
+@pytest.fixture(scope="module")
+def poisoned_report(tmp_path_factory):
+    """The site of a clean bundle whose report is hostile in every text about the re-execution, and those places."""
+    root = tmp_path_factory.mktemp("poisoned")
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.install(patch)
+        tiny.make_provider(root / "provider").build(root / "bundle")
+    check = CheckResult(
+        check="model.evaluation",
+        claim="reproduction",
+        title="x",
+        outcome="failed",
+        findings=(
+            Finding(code="x", severity="error", subject="x", message=ALL, remedy=f"remedy {ALL}"),
+        ),
+    )
+    judged = reports.judgement(commitment=reports.BLIND)
+    clean = reports.reexecuted(report_about(root / "bundle"), judgement=judged, checks=(check,))
+    turned = reports.rerun(tensors=(reports.tensor(cosine=0.1), reports.SAME_TENSOR))
+    places: list[str] = []
+    report = replace(
+        clean,
+        reruns=poisoned((turned,), "reruns", places),
+        judgement=poisoned(judged, "judgement", places),
+        evaluation=poisoned(reports.SCORED, "evaluation", places),
+    )
+    bag = storage.open_bag(root / "bundle")
+    render(bag, clean, (), root / "clean-site", Silence())
+    render(bag, report, (), root / "site", Silence())
+    return root / "clean-site", root / "site", places
+
+
+def test_every_text_of_a_hostile_report_is_text(poisoned_report):
+    _, site, places = poisoned_report
+    page = read(site / "reproducibility.html")
+    spaced = " ".join(page.text.split())
+    assert len(places) > 60
+    for place in places:
+        if NOT_SHOWN.match(place):
+            continue
+        whole = literally(f"({place}) {ALL}")
+        if place.endswith(".key"):
+            # A key is shown with spaces for underscores.
+            whole = whole.replace("_", " ")
+        assert whole in page.text or " ".join(whole.split()) in spaced, place
+    assert literally(ALL) in page.text
+    assert literally(f"remedy {ALL}") in page.text
+    assert literally(f"(judgement.explanation) {ALL}") in page.text
+
+
+def test_a_hostile_report_adds_nothing_that_acts(poisoned_report):
+    clean, site, _ = poisoned_report
+    for page in sorted(site.rglob("*.html")):
+        reader, twin = read(page), read(clean / page.relative_to(site))
+        assert reader.scripts == twin.scripts, page.name
+        assert reader.handlers == [], page.name
+        assert reader.elements == twin.elements, page.name
+        assert reader.links == twin.links, page.name
+    for figure in (site / "assets/site").glob("own-seeds-*.svg"):
+        assert "<text" not in figure.read_text()
+        assert "pwned" not in figure.read_text()
+
+
+def test_hostile_declarations_of_how_to_score_are_text(provider, tmp_path):
+    provider.build(tmp_path / "bundle")
+    files, contents = parts(tmp_path / "bundle")
+    names = ("path", "label", "score", "key")
+    predictions = Predictions(**{name: f"{name} {ALL}" for name in names})
+    training = replace(
+        contents.training,
+        wheels=f"wheels {ALL}",
+        evaluation=Evaluation(command=(f"command {ALL}",), results=f"results {ALL}"),
+        resources=Resources(cpus=2, gpus=2, memory_bytes=8_000_000_000),
+        outputs=replace(contents.training.outputs, predictions=predictions),
+    )
+    sampling = Sampling(
+        kind="predictions", dataset_role=f"role {ALL}", predictions=predictions, statistic="f1"
+    )
+    index = contents.index
+    gates = (replace(index.gates[0], sampling=sampling), *index.gates[1:])
+    contents = replace(contents, training=training, index=replace(index, gates=gates))
+    shown = Pages(model.make_model(files, contents, None, None), {})
+    reader = Reader()
+    reader.feed(shown.fill("<!-- slot: gates --><!-- slot: training -->", "gates.md"))
+    for name in (*names, "wheels", "command", "results", "role"):
+        assert literally(f"{name} {ALL}") in reader.text, name
+    assert reader.text.count(literally(f"key {ALL}")) == 2
+    assert reader.handlers == reader.scripts == []
+    assert not reader.elements & {"svg", "iframe", "object", "form", "base", "meta", "b"}
+    words = " ".join(reader.text.split())
+    assert "Hold-out: f1, computed anew from the predictions for each row" in words
+    assert "Hold-out: difference over the rows with role holdout." in words
+    assert "2 processor cores, 2 GPUs, 8.0 GB of memory" in words
+    assert "positive from 0.5 on" in words

@@ -215,8 +215,12 @@ def test_a_rerun_is_shown_with_all_differences(provider, tmp_path, make_site):
     words = text_of(make_site(tmp_path / "bundle", report=report), "reproducibility.html")
     assert "not bitwise" in words
     assert "canary: blocked" in words
-    assert "0.78 0.775 0.005 0.01 3 / 2 2 1" in words
+    assert "0.78 0.775 0.005 0.01 0.00342 3 / 2 2 1" in words
     assert "2 × 3 50 % 1e-07" in words
+    assert "The report holds no statistical verdict" in words
+    assert "no statistical verdict over seeds of the verifier's own choice in the report" in words
+    assert "the model was not scored" in words
+    assert "The report holds no plan" in words
     assert "threads 1 2" in words
     bare = replace(rerun, metrics=(), tensors=(), knobs=(), verdict="bitwise")
     report = replace(report, reruns=(bare,))

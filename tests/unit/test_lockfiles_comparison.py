@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bundler.environment import differences
+from bundler.environments.current import differences
 from bundler.facts import CAPTURE_FORMAT
 from bundler.lockfiles import Difference, agrees, compare, parse, parse_requirements
 from bundler.lockfiles.comparison import CAPTURED, INSTALLERS

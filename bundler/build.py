@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from bundler import SOFTWARE, canonical, chain, codec, privacy, requirements, resources
@@ -19,7 +20,7 @@ from bundler.config import BuildConfig, ImageConfig
 from bundler.errors import GapsError, MalformedError, SourceError, UsageError
 from bundler.evidence import Files, latest, read_contents
 from bundler.facts import timestamp
-from bundler.gates import judge
+from bundler.gates import judge, measured
 from bundler.images import identify, of_reference
 from bundler.instructions import verify_instructions
 from bundler.intake import Intake
@@ -109,7 +110,7 @@ def _fill(bag: Path, request: Request, previous: Previous | None, progress: Prog
     config = request.config
     intake = Intake(config, request.base, bag)
     records = tuple(intake.records(progress))
-    selected = _selected(config.selection.run, records)
+    selected = selected_run(config.selection.run, records)
     selection = replace(config.selection, run=selected.id)
     config = replace(config, selection=selection)
     redacted = intake.redacted(selected.id)
@@ -132,7 +133,13 @@ def _fill(bag: Path, request: Request, previous: Previous | None, progress: Prog
         selection=selection,
         reproducibility=config.reproducibility,
         gates=config.gates,
-        gate_results=judge(config.gates, selected.id, records, config.facts),
+        gate_results=judge(
+            config.gates,
+            selected.id,
+            records,
+            config.facts,
+            measure=lambda sampling: measured(sampling, selected, partial(_read, bag)),
+        ),
         facts=config.facts,
         log=chain.checkpoint(lines),
         previous=previous.predecessor if previous else None,
@@ -159,6 +166,14 @@ def _fill(bag: Path, request: Request, previous: Previous | None, progress: Prog
         size=sum((bag / path).stat().st_size for path in payload),
         findings=tuple(each for each in findings if not each.code.startswith("gap-")),
     )
+
+
+def _read(bag: Path, path: str) -> bytes:
+    """The bytes of a file of the bag. Raises :class:`MalformedError` (``file-missing``) as a verifier does."""
+    try:
+        return (bag / path).read_bytes()
+    except OSError:
+        raise MalformedError("file-missing", f"{path} is not in the bundle") from None
 
 
 def _examine(
@@ -226,7 +241,7 @@ def _append(lines: list[bytes], records: Iterable[RunRecord]) -> list[bytes]:
         ) from None
 
 
-def _selected(wanted: str, records: tuple[RunRecord, ...]) -> RunRecord:
+def selected_run(wanted: str, records: tuple[RunRecord, ...]) -> RunRecord:
     """The run whose id, in the bundle or in the tracker, is ``wanted``; else the only one of that name."""
     found = [each for each in records if wanted in {each.id, each.source.run_id}]
     # A name may have lost an address or a home folder.

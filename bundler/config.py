@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from bundler import canonical, codec, importers, renaming, resources
 from bundler.errors import MalformedError, UsageError
@@ -13,12 +13,15 @@ from bundler.importers.experiment_log.columns import LogColumns
 from bundler.redaction import PersonalData
 from bundler.requirements import is_date
 from bundler.spec import (
+    Evaluation,
     FactMap,
     Gate,
     Outputs,
     ReproducibilitySpec,
+    Resources,
     Sampling,
     SelectionSpec,
+    Statistic,
     System,
 )
 from bundler.strict_yaml import parse_yaml
@@ -55,6 +58,9 @@ class TrainingConfig:
     inputs: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     lock: str | None = None
+    wheels: str | None = None
+    evaluation: Evaluation | None = None
+    resources: Resources = field(default_factory=Resources)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +229,11 @@ def _sampling_problems(sampling: Sampling | None, place: str) -> Iterator[str]:
         yield f"{place}.positives: missing; how many rows of the hold-out are of the positive class"
     if sampling.kind == "difference" and len(sampling.groups) != 2:
         yield f"{place}.groups: expected two numbers of rows, found {len(sampling.groups)}"
+    if sampling.kind == "predictions":
+        if sampling.predictions is None:
+            yield f"{place}.predictions: missing; the artefact with a line an example, and its columns label and score"
+        if sampling.statistic is None:
+            yield f"{place}.statistic: missing; which of {', '.join(get_args(Statistic))} the metric is"
 
 
 def _violations(kind: str, part: object, place: str) -> Iterator[str]:

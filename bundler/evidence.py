@@ -48,6 +48,8 @@ class Files:
         self.digests = digests
         self.sizes = {entry.path: entry.size for entry in bag.entries()}
         self.tag_manifest_sha256 = digests[TAG_MANIFEST]
+        self.opened: set[str] = set()
+        """What was read since it was hashed."""
 
     def __contains__(self, path: str) -> bool:
         return path in self.digests
@@ -62,6 +64,7 @@ class Files:
             raise MalformedError("file-missing", f"{path} is not in the bundle")
         if self.sizes[path] > MAX_TEXT:
             raise MalformedError("file-too-large", f"{path} is larger than {MAX_TEXT >> 20} MiB")
+        self.opened.add(path)
         with self._bag.open(path) as file:
             data = file.read()
         if digest_bytes(data) != self.digests[path]:
@@ -72,6 +75,7 @@ class Files:
         """Copy ``path``, of any size, into ``target``. Raises like :meth:`read`, after the bytes were written."""
         if path not in self.digests:
             raise MalformedError("file-missing", f"{path} is not in the bundle")
+        self.opened.add(path)
         with self._bag.open(path) as file:
             digest = copy_and_digest(file, target)
         if digest != self.digests[path]:

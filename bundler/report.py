@@ -83,7 +83,7 @@ class TensorComparison:
     """A tensor as declared and as re-run. ``equal_fraction`` is that of its elements, where shapes agree.
 
     The distance in units in the last place is for floats of one type: median and 99th percentile over all elements.
-    ``relative_l2`` is ‖re-run − declared‖ / ‖declared‖. What cannot be computed, or is not finite, is ``None``.
+    ``relative_l2`` is ‖re-run - declared‖ / ‖declared‖. What cannot be computed, or is not finite, is ``None``.
     """
 
     tensor: str

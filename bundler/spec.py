@@ -21,6 +21,7 @@ BUNDLE_SCHEMAS = (
     "release-1.schema.json",
     "run-record-1.schema.json",
     "training-spec-1.schema.json",
+    "wheels-1.schema.json",
 )
 """The schemas that a bundle of format 1 carries and satisfies. Later formats have lists of their own."""
 
@@ -121,8 +122,8 @@ Statistic = Literal[
 class Predictions:
     """A CSV artefact with a line for each example of the hold-out.
 
-    ``label`` and ``score`` are columns: the truth (0 or 1, or a number) and what the model gave for it (a probability, a
-    score or a number). ``key`` is a column that names the example. An example counts as positive from a score of
+    ``label`` and ``score`` are columns: the truth (0 or 1, or a number) and what the model gave for it (a probability,
+    a score or a number). ``key`` is a column that names the example. An example counts as positive from a score of
     ``threshold`` on.
     """
 
@@ -356,9 +357,9 @@ class Outputs:
 class Evaluation:
     """How to score the shipped model on the shipped hold-out, without any training.
 
-    ``command`` may use the placeholders of the training command and ``{artefact.PATH}``, an artefact of the selected run
-    that is in the bundle. It writes ``results`` below ``{out}``: a JSON object, metric name → number, by the names that
-    the run's metrics have.
+    ``command`` may use the placeholders of the training command and ``{artefact.PATH}``, an artefact of the selected
+    run that is in the bundle. It writes ``results`` below ``{out}``: a JSON object, metric name → number, by the names
+    that the run's metrics have.
     """
 
     command: tuple[str, ...]

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from bundler import canonical, codec, importers
 from bundler.config import BuildConfig, TrainingConfig
+from bundler.environments.wheels import lacking
+from bundler.environments.wheels import parse as parse_wheels
 from bundler.errors import MalformedError, SourceError, UsageError
 from bundler.lockfiles import Lock
 from bundler.lockfiles import parse as parse_lock
 from bundler.manifest import CODE, DATASETS, path_problem
-from bundler.placeholders import problems
+from bundler.placeholders import evaluation_problems, problems
 from bundler.privacy import refuse_credentials
 from bundler.records import MAX_DEPTH, RunRecord, artefact_location
 from bundler.repository import CodeFile, Repository
@@ -21,6 +23,7 @@ from bundler.storage.hashing import digest_bytes
 from bundler.storage.writer import write_file
 
 SPEC = "data/spec/training.json"
+WHEELS = "data/environment/wheels.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,18 +57,20 @@ def ship_training(
     training = config.training
     if training is None:
         return Shipped()
-    refuse_credentials(training.command, training.environment)
+    scoring = training.evaluation.command if training.evaluation else ()
+    refuse_credentials((*training.command, *scoring), training.environment)
     code = _ship_code(config, training, base, bag, selected)
     inputs = tuple(
         _ship_input(name, base / path, bag) for name, path in sorted(training.inputs.items())
     )
     lock, listed = _ship_lock(training, base, bag)
+    wheels = _ship_wheels(training, base, bag, listed)
     if selected.seed is None:
         raise UsageError(
             f"the selected run {selected.id} records no seed, so its training cannot be specified",
             remedy="Log the seed and name it in facts.seed, or leave out the section training.",
         )
-    outputs = _outputs(config, training, selected)
+    outputs = outputs_of(config, training, selected)
     spec = TrainingSpec(
         format=TRAINING_FORMAT,
         run=selected.id,
@@ -79,8 +84,16 @@ def ship_training(
         lock=lock,
         expected_seconds=None if selected.seconds is None else max(0.0, selected.seconds),
         code_trees=code.trees,
+        wheels=wheels,
+        evaluation=training.evaluation,
+        resources=training.resources,
     )
-    gaps = [*code.gaps, *_unrunnable(spec, selected, redacted), *_tensor_gaps(spec, bag, selected)]
+    gaps = [
+        *code.gaps,
+        *_unrunnable(spec, selected, redacted),
+        *_unscorable(spec, selected),
+        *_tensor_gaps(spec, bag, selected),
+    ]
     write_file(bag, SPEC, canonical.serialise(codec.to_json(spec)))
     return Shipped(
         spec=SPEC,
@@ -90,7 +103,7 @@ def ship_training(
     )
 
 
-def _outputs(config: BuildConfig, training: TrainingConfig, selected: RunRecord) -> Outputs:
+def outputs_of(config: BuildConfig, training: TrainingConfig, selected: RunRecord) -> Outputs:
     """Where a re-run leaves its record: read as the selected run's source is, unless the section says otherwise."""
     outputs = training.outputs
     read = [
@@ -111,7 +124,8 @@ def _outputs(config: BuildConfig, training: TrainingConfig, selected: RunRecord)
 def _unrunnable(spec: TrainingSpec, selected: RunRecord, redacted: Collection[str]) -> list[Gap]:
     """What keeps a verifier from running the command and reading its output, whatever the machine."""
     importers.find(spec.outputs.tracker, built_in_only=True)
-    words = " ".join((*spec.command, *spec.environment.values()))
+    scoring = spec.evaluation.command if spec.evaluation else ()
+    words = " ".join((*spec.command, *spec.environment.values(), *scoring))
     lost = [
         f"parameter {name} was taken out in part as personal data"
         for name in spec.parameters
@@ -126,6 +140,27 @@ def _unrunnable(spec: TrainingSpec, selected: RunRecord, redacted: Collection[st
             "Correct the section training.",
         )
         for problem in (*problems(spec), *lost)
+    ]
+
+
+def _unscorable(spec: TrainingSpec, selected: RunRecord) -> list[Gap]:
+    """What keeps a verifier from scoring the shipped model."""
+    if spec.evaluation is None:
+        return []
+    named = {
+        each.path: artefact_location(selected.id, each)
+        for each in selected.artefacts
+        if each.sha256
+    }
+    return [
+        _gap(
+            "required",
+            "evaluation-unrunnable",
+            f"run {selected.id}",
+            f"nobody can score the model as it is specified: {problem}",
+            "Correct training.evaluation.",
+        )
+        for problem in evaluation_problems(spec, spec.evaluation, named)
     ]
 
 
@@ -333,6 +368,29 @@ def _ship_lock(training: TrainingConfig, base: Path, bag: Path) -> tuple[str | N
     path = f"data/environment/{lock.format}"
     write_file(bag, path, data)
     return path, lock
+
+
+def _ship_wheels(
+    training: TrainingConfig, base: Path, bag: Path, lock: Lock | None
+) -> str | None:
+    if training.wheels is None:
+        return None
+    data = _read(base / training.wheels, "training.wheels")
+    try:
+        listed = parse_wheels(data, name=training.wheels)
+    except MalformedError as error:
+        raise SourceError(
+            f"training.wheels: {error.message}",
+            remedy="Write the file with `bundler capture-wheels`.",
+        ) from None
+    absent = [] if lock is None else list(lacking(listed.wheels, lock))
+    if absent:
+        raise SourceError(
+            f"training.wheels: packages of the lock are not in it: {', '.join(absent[:8])}",
+            remedy="Write it anew: bundler capture-wheels --lock LOCK -o WHEELHOUSE.",
+        )
+    write_file(bag, WHEELS, data)
+    return WHEELS
 
 
 def _read(file: Path, key: str) -> bytes:

@@ -18,9 +18,11 @@ from bundler.errors import (
     EnvironmentNotRecreatableError,
     MalformedError,
     SandboxUnavailableError,
+    UsageError,
 )
 from bundler.evidence import Files, examine_files, finding_of, read_contents
 from bundler.manifest import RELEASE_ENVELOPE
+from bundler.policy import DEFAULT, Policy
 from bundler.progress import Progress, Silence
 from bundler.report import (
     CLAIMS,
@@ -30,7 +32,6 @@ from bundler.report import (
     ClaimName,
     Finding,
     Report,
-    Rerun,
     Subject,
     outcome_of,
     status_of,
@@ -42,6 +43,8 @@ from bundler.storage.model import Bag
 from bundler.trust import Key, unseal
 
 Rerunner = Callable[[Evidence], RerunOutcome]
+"""Re-executes the training at the end of everything else: :class:`bundler.rerun.Reexecution`."""
+
 Clock = Callable[[], str]
 """Returns now as RFC 3339 in UTC with milliseconds."""
 
@@ -52,13 +55,15 @@ class _Ladder:
 
     results: list[CheckResult] = field(default_factory=list)
     gates: tuple[GateResult, ...] = ()
-    reruns: tuple[Rerun, ...] = ()
+    outcome: RerunOutcome = field(default_factory=RerunOutcome)
+    trouble: BundlerError | OSError | None = None
     evidence: Evidence | None = None
     files: Files | None = None
     signed_by: str | None = None
     envelope_sha256: str | None = None
     refusal: BundlerError | None = None
     earlier: Predecessor | None = None
+    policy: Policy = DEFAULT
 
     def add(self, check: str, claim: ClaimName, title: str, findings: tuple[Finding, ...]) -> None:
         self.results.append(
@@ -89,6 +94,11 @@ _RERUN: _Row = (
     "reproduction",
     "the specified training gives the declared result",
 )
+_EVALUATION: _Row = (
+    "model.evaluation",
+    "reproduction",
+    "the shipped model gives the declared metrics on the shipped hold-out",
+)
 
 
 def verify(  # noqa: PLR0913  # the question, and the seams of the world
@@ -98,17 +108,21 @@ def verify(  # noqa: PLR0913  # the question, and the seams of the world
     *,
     clock: Clock,
     rerunner: Rerunner | None = None,
+    before: Callable[[Files], None] | None = None,
     earlier: Predecessor | None = None,
+    policy: Policy = DEFAULT,
     progress: Progress | None = None,
 ) -> Report:
     """Verify the bag that ``open_bag`` opens. Bad input gives findings, never an exception.
 
     ``keys`` are the trusted public keys; with none, only integrity is examined. ``rerunner`` re-runs the training
-    (``None``: not asked for); ``earlier`` is the release before, to hold the log against.
+    (``None``: not asked for), and ``before`` is called with the files that a trusted key vouches for, before their
+    contents are read: blind mode trains there. ``earlier`` is the release before, to hold the log against; ``policy``
+    is the verifier's.
     """
     started = clock()
-    ladder = _Ladder(earlier=earlier)
-    _climb(ladder, open_bag, keys, rerunner, progress or Silence())
+    ladder = _Ladder(earlier=earlier, policy=policy)
+    _climb(ladder, open_bag, keys, rerunner, before, progress or Silence())
     claims = tuple(_claim(claim, ladder.results) for claim in CLAIMS)
     return Report(
         format=REPORT_FORMAT,
@@ -120,16 +134,19 @@ def verify(  # noqa: PLR0913  # the question, and the seams of the world
         claims=claims,
         checks=tuple(ladder.results),
         gates=ladder.gates,
-        reruns=ladder.reruns,
+        reruns=(ladder.outcome.rerun,) if ladder.outcome.rerun else (),
+        judgement=ladder.outcome.judgement,
+        evaluation=ladder.outcome.scored,
         exit_code=exit_code(claims, ladder.refusal),
     )
 
 
-def _climb(
+def _climb(  # noqa: PLR0913  # as verify
     ladder: _Ladder,
     open_bag: Callable[[], Bag],
     keys: tuple[Key, ...],
     rerunner: Rerunner | None,
+    before: Callable[[Files], None] | None,
     progress: Progress,
 ) -> None:
     try:
@@ -152,6 +169,11 @@ def _climb(
     if statement is None:
         _skip_rest(ladder, "no trusted key vouches for the contents")
         return
+    if before is not None and statement.tag_manifest_sha256 == ladder.files.tag_manifest_sha256:
+        try:
+            before(ladder.files)
+        except (BundlerError, OSError) as error:
+            ladder.trouble = error
     _examine_contents(ladder, ladder.files, statement, progress)
     _rerun(ladder, rerunner)
 
@@ -197,6 +219,7 @@ def _examine_contents(
         statement=statement,
         schemas=resources.schemas(),
         earlier=ladder.earlier,
+        policy=ladder.policy,
     )
     ladder.evidence = evidence
     with progress.step("Checking the evidence", len(CHECKS)) as step:
@@ -213,21 +236,26 @@ def _examine_contents(
 def _rerun(ladder: _Ladder, rerunner: Rerunner | None) -> None:
     """Run the code of the bundle only if the bytes are whole and a trusted key signed them."""
     if rerunner is None:
-        ladder.skip(*_RERUN, "not asked for; use --rerun")
+        _skip_rerun(ladder, "not asked for; use --rerun")
         return
     settled = {"integrity", "authenticity"}
     broken = [each.check for each in ladder.results if each.claim in settled and each.findings]
     if ladder.evidence is None or broken:
-        ladder.skip(*_RERUN, "nothing is executed from a bundle that is not intact")
+        _skip_rerun(ladder, "nothing is executed from a bundle that is not intact")
         return
     try:
+        if ladder.trouble is not None:
+            raise ladder.trouble
         outcome = rerunner(ladder.evidence)
     except (SandboxUnavailableError, EnvironmentNotRecreatableError) as error:
         ladder.refusal = error
-        ladder.skip(*_RERUN, "\n".join(filter(None, (error.message, error.remedy))))
+        _skip_rerun(ladder, "\n".join(filter(None, (error.message, error.remedy))))
         return
+    except UsageError:
+        raise
     except MalformedError as error:
         ladder.add(*_RERUN, (finding_of(error),))
+        ladder.skip(*_EVALUATION, "the training cannot be repeated as it is specified")
         return
     except (BundlerError, OSError) as error:
         # This machine's trouble, such as a full disk, is no evidence against the provider.
@@ -235,16 +263,29 @@ def _rerun(ladder: _Ladder, rerunner: Rerunner | None) -> None:
             finding_of(MalformedError("rerun-failed", str(error))), severity="warning"
         )
         ladder.add(*_RERUN, (trouble,))
+        ladder.skip(*_EVALUATION, "the machine failed")
         return
-    ladder.reruns = (outcome.rerun,) if outcome.rerun else ()
-    ladder.add(*_RERUN, outcome.findings)
+    ladder.outcome = outcome
+    if outcome.untrained:
+        ladder.skip(*_RERUN, outcome.untrained)
+    else:
+        ladder.add(*_RERUN, outcome.findings)
+    if outcome.unscored:
+        ladder.skip(*_EVALUATION, outcome.unscored)
+    else:
+        ladder.add(*_EVALUATION, outcome.score_findings)
+
+
+def _skip_rerun(ladder: _Ladder, reason: str) -> None:
+    for row in (_RERUN, _EVALUATION):
+        ladder.skip(*row, reason)
 
 
 def _skip_rest(ladder: _Ladder, reason: str) -> None:
     seen = {result.check for result in ladder.results}
     rest: list[_Row] = [_SIGNATURE, _CONTENTS]
     rest += [(check.id, check.claim, check.title) for check in CHECKS]
-    rest.append(_RERUN)
+    rest += [_RERUN, _EVALUATION]
     for check, claim, title in rest:
         if check not in seen:
             ladder.skip(check, claim, title, reason)
@@ -259,6 +300,11 @@ def _claim(name: ClaimName, results: list[CheckResult]) -> Claim:
     findings = [finding for result in ran for finding in result.findings]
     status = status_of(findings)
     skipped = len(mine) - len(ran)
+    if name == "reproduction" and status == "met":
+        if _RERUN[0] not in {result.check for result in ran}:
+            words = "only the shipped model was scored: " + mine[0].detail.partition("\n")[0]
+            return Claim(name=name, status="not run", summary=words)
+        skipped = 0  # scoring the model again adds to repeating the training, where it can be done
     if skipped and status == "met":
         if name == "integrity":
             words = "the files are those of the manifests; " + next(

@@ -44,7 +44,7 @@ def main(folder: Path) -> None:
     code = run(
         "3  An assessor, with nothing but the bundle and the public key, verifies it and re-runs the training",
         "verify-bundle", str(bundle), "--trust", str(folder / "trust.pem"), "--rerun",
-        "--report", str(report),
+        "--policy", "example_bundle/policy.yaml", "--report", str(report),
         accepted=(0, 1, 4, 5, 6),
     )  # fmt: skip
     run(

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,7 +19,13 @@ from bundler.manifest import INDEX
 from bundler.report import Report
 from bundler.signers import Signer, generate, load_signer, sign_payload
 from bundler.spec import Predecessor
+from bundler.storage.hashing import digest_bytes
 from bundler.trust import Key, load_keys
+
+if TYPE_CHECKING:
+    from bundler.cli.console import Bars
+    from bundler.policy import Policy
+    from bundler.rerun import Reexecution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,13 +34,32 @@ class VerifyOptions:
 
     bundle: Path
     trust: tuple[Path, ...]
-    rerun: bool
     report: Path | None
     key: Path | None
+    previous: Path | None
+    rerun: bool
+    plan: bool
+    evaluate: bool | None
+    blind: bool
+    runs: int | None
+    seeds: tuple[int, ...]
+    policy: Path | None
+    environment: str
     python: Path
+    wheelhouse: Path | None
+    image: Path | None
+    device: str
     sandbox: str
     i_trust_this_code: bool
-    previous: Path | None
+    engine: str
+    ray_address: str | None
+    slurm_folder: Path | None
+    slurm_partition: str | None
+    parallel: int | None
+    time_limit: float | None
+    memory_limit: int | None
+    disk_limit: int | None
+    state: Path | None
     keep: Path | None
 
 
@@ -90,17 +116,18 @@ def run_build(  # noqa: PLR0913  # one argument an option
 def run_verify(options: VerifyOptions) -> int:
     """``verify-bundle``. Returns the exit code."""
     from bundler.cli.console import Bars, show_report
-    from bundler.rerun import RerunOptions, rerun_training
+    from bundler.policy import DEFAULT
+    from bundler.policy import load as load_policy
     from bundler.storage import open_bag
     from bundler.storage.model import shown
     from bundler.verify import verify
 
-    if options.sandbox == "none" and not options.i_trust_this_code:
-        raise UsageError(
-            "--sandbox none runs the provider's code with all your rights",
-            remedy="Add --i-trust-this-code if that is what you want; the verdict will say so.",
-        )
-    for path, option in ((options.report, "--report"), (options.keep, "--keep")):
+    _refuse_contradictions(options)
+    for path, option in (
+        (options.report, "--report"),
+        (options.keep, "--keep"),
+        (options.state, "--state"),
+    ):
         if path is not None:
             refuse_inside_a_bundle(path, option, options.bundle)
     if options.keep is not None:
@@ -111,21 +138,18 @@ def run_verify(options: VerifyOptions) -> int:
         _refuse_existing(_beside(options.bundle, "vsa.dsse.json"), _NEVER)
     keys = load_trust(options.trust)
     bars = Bars()
-    how = RerunOptions(
-        # Not resolved: a virtual environment is known by the path of its interpreter.
-        python=options.python.absolute(),
-        confinement=options.sandbox,  # type: ignore[arg-type]  # click checked the choice
-        trusted=options.i_trust_this_code,
-        keep=options.keep,
-    )
     earlier = _read_earlier(options.previous, keys) if options.previous else None
+    policy = DEFAULT if options.policy is None else load_policy(options.policy)
+    rerunner = _rerunner(options, policy, bars)
     report = verify(
         lambda: open_bag(options.bundle),
         shown(options.bundle.name or str(options.bundle)),
         keys,
         clock=_now,
-        rerunner=(lambda evidence: rerun_training(evidence, how, bars)) if options.rerun else None,
+        rerunner=rerunner,
+        before=rerunner.before if rerunner is not None and options.blind else None,
         earlier=earlier,
+        policy=policy,
         progress=bars,
     )
     show_report(report)
@@ -139,6 +163,97 @@ def run_verify(options: VerifyOptions) -> int:
     if signer is not None:
         _sign_verdict(_beside(options.bundle, "vsa.dsse.json"), report, data, signer)
     return report.exit_code
+
+
+def _refuse_contradictions(options: VerifyOptions) -> None:
+    """Options that do not go together: said before anything is done."""
+    if options.sandbox == "none" and not options.i_trust_this_code:
+        raise UsageError(
+            "--sandbox none runs the provider's code with all your rights",
+            remedy="Add --i-trust-this-code if that is what you want; the verdict will say so.",
+        )
+    if options.blind and not options.rerun:
+        raise UsageError("--blind says how --rerun is done", remedy="Add --rerun.")
+    wanted = {"locked": ("--wheelhouse", options.wheelhouse), "image": ("--image", options.image)}
+    name, value = wanted.get(options.environment, ("", options.python))
+    if value is None:
+        raise UsageError(f"--environment {options.environment} needs {name}")
+    for mode, (name, value) in wanted.items():
+        if value is not None and options.environment != mode:
+            raise UsageError(
+                f"{name} is for --environment {mode}", remedy=f"Add --environment {mode}."
+            )
+    if options.engine == "slurm" and options.slurm_folder is None:
+        raise UsageError(
+            "--engine slurm needs --slurm-folder",
+            remedy="Name a folder on a file system that the nodes of the cluster share with this machine.",
+        )
+
+
+def _rerunner(options: VerifyOptions, policy: Policy, bars: Bars) -> Reexecution | None:
+    """What re-executes the training, where anything is to be executed or planned."""
+    if not (options.rerun or options.plan or options.evaluate):
+        return None
+    from bundler.cli.console import show_plan
+    from bundler.engines.model import EngineOptions, SlurmOptions
+    from bundler.rerun import Reexecution
+    from bundler.sandbox import Limits
+    from bundler.session import RerunOptions
+
+    given = {
+        "wall_seconds": options.time_limit,
+        "memory_bytes": options.memory_limit,
+        "output_bytes": options.disk_limit,
+        "file_bytes": options.disk_limit,
+    }
+    limits = Limits(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # click read them
+    slurm = None
+    if options.slurm_folder is not None:
+        slurm = SlurmOptions(
+            folder=options.slurm_folder.absolute(), partition=options.slurm_partition
+        )
+    how = RerunOptions(
+        # Not resolved: a virtual environment is known by the path of its interpreter.
+        python=options.python.absolute(),
+        confinement=options.sandbox,  # type: ignore[arg-type]  # click checked the choice
+        trusted=options.i_trust_this_code,
+        keep=options.keep,
+        limits=limits,
+        mode=options.environment,  # type: ignore[arg-type]  # click checked the choice
+        wheelhouse=options.wheelhouse,
+        image=options.image,
+        policy=policy,
+        own_seeds=options.seeds,
+        runs=options.runs,
+        engine=EngineOptions(
+            kind=options.engine,  # type: ignore[arg-type]  # click checked the choice
+            parallel=options.parallel,
+            limits=limits,
+            ray_address=options.ray_address,
+            slurm=slurm,
+        ),
+        state=options.state,
+        device=options.device,  # type: ignore[arg-type]  # click checked the choice
+        train=options.rerun or options.plan,
+        score=options.rerun if options.evaluate is None else options.evaluate,
+        plan_only=options.plan,
+    )
+    return Reexecution(
+        how,
+        bars,
+        clock=_now,
+        on_plan=show_plan,
+        on_log=bars.log,
+        on_commit=(lambda data: _commit(options.bundle, data)) if options.blind else None,
+    )
+
+
+def _commit(bundle: Path, data: bytes) -> None:
+    """Write the verifier's own results, and say their digest, before a declared value is opened."""
+    target = _beside(bundle, "blind-results.json")
+    _refuse_existing(target, "results that were committed to are never overwritten")
+    _write(target, data)
+    click.echo(f"committed to own results: sha256:{digest_bytes(data)}  {target}", err=True)
 
 
 def run_site(bundle: Path, report: Path | None, trust: tuple[Path, ...], output: Path) -> None:

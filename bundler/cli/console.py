@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -23,23 +26,39 @@ from rich.progress import (
 from rich.text import Text
 
 from bundler.build import Built
-from bundler.report import ClaimName, Finding, Report
+from bundler.report import ClaimName, Finding, Plan, PlannedMetric, Report
 from bundler.storage.model import shown
 
 STYLES = {"met": "green", "not met": "red", "inconclusive": "yellow", "not run": "dim"}
 SIGNS = {"met": "✓", "not met": "✗", "inconclusive": "?", "not run": "-"}
+VERDICTS = {
+    "BITWISE": "bold green",
+    "CONSISTENT": "bold green",
+    "INCONSISTENT": "bold red",
+    "INCONCLUSIVE": "bold yellow",
+}
 SCREEN = 24
 """Lines that a verdict takes at most."""
 LONGEST = 8
 """Lines of a message or remedy at most, and fewer where there are several; the report has all of it."""
+MOST_TAILS = 8
+"""Most lines of logs that are shown at once."""
 TRUST = "use --trust FILE.pem with the provider's public key, from outside the bundle"
 
 
 class Bars:
-    """Progress on standard error."""
+    """Progress on standard error, with the last line of each training's log below it."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
+        self._tails = Tails()
+
+    def log(self, seed: int, chunk: bytes) -> None:
+        """The training with ``seed`` printed ``chunk``. May be called from any thread."""
+        line = self._tails.heard(seed, chunk)
+        if line and not self._console.is_terminal:
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
 
     @contextmanager
     def step(self, title: str, total: int | None, *, unit: str = "") -> Iterator[_Bar]:
@@ -55,8 +74,61 @@ class Bars:
             if total is None
             else (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
         )
-        with Progress(*columns, console=self._console, transient=True) as progress:
+        with _Watched(self._tails, *columns, console=self._console, transient=True) as progress:
             yield _Bar(progress, progress.add_task(escape(title), total=total))
+        self._tails.clear()
+
+
+class _Watched(Progress):
+    """Progress bars, and below them what trainings print."""
+
+    def __init__(self, tails: Tails, *columns: ProgressColumn, **options: Any) -> None:
+        self._below = tails
+        super().__init__(*columns, **options)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The bars, then a line a training."""
+        yield from super().get_renderables()
+        for line in self._below.lines():
+            yield Text(f"  {line}", style="dim", no_wrap=True, overflow="ellipsis")
+
+
+class Tails:
+    """The last line that each training printed; where nobody watches, one line a training now and then."""
+
+    EVERY = 30.0
+    """Seconds between two lines of one training in a log."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, str] = {}
+        self._next: dict[int, float] = {}
+        self._lock = threading.Lock()
+
+    def heard(self, seed: int, chunk: bytes) -> str:
+        """Note ``chunk``; returns a line that is due in a log, or an empty text."""
+        # What untrusted code prints is shown as the characters that it is, never as commands to the terminal.
+        lines = chunk.decode("utf-8", "replace").splitlines()
+        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        if not said:
+            return ""
+        line = f"seed {seed}: {shown_text(said)[:200]}"
+        now = time.monotonic()
+        with self._lock:
+            self._last[seed] = line
+            if now < self._next.get(seed, 0.0):
+                return ""
+            self._next[seed] = now + self.EVERY
+        return line
+
+    def lines(self) -> list[str]:
+        """The last line of each training, the one that began last at the end; at most a handful."""
+        with self._lock:
+            return list(self._last.values())[-MOST_TAILS:]
+
+    def clear(self) -> None:
+        """A step is over."""
+        with self._lock:
+            self._last.clear()
 
 
 class _Bar:
@@ -154,6 +226,56 @@ def show_built(built: Built) -> None:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def show_plan(plan: Plan) -> None:
+    """Say what will be executed, before it is; on standard error, for the report is the output."""
+    console = Console(stderr=True, highlight=False)
+    seeds = ", ".join(map(str, plan.own_seeds[:8])) + (" …" if len(plan.own_seeds) > 8 else "")
+    looks = " and ".join(map(str, plan.looks))
+    own = f"; own seeds {seeds}, judged after {looks}" if plan.own_seeds else "; no own seeds"
+    rows = [
+        ("will run", " ".join(plan.command)),
+        ("seeds", f"declared {plan.declared_seed}{own}"),
+        (
+            "where",
+            f"{plan.engine}, {plan.parallel} at once, on {plan.device}, isolation {plan.isolation}",
+        ),
+        ("software", plan.environment),
+        ("time", _time(plan)),
+    ]
+    rows += [("metric", _planned(each)) for each in plan.metrics]
+    _print(console, [Text("Plan of the re-run", style="bold")])
+    for name, words in rows:
+        _say(console, _Block(f"  {name.ljust(9)} ", words, "", 0, 12), longest=4)
+
+
+def _time(plan: Plan) -> str:
+    if plan.run_seconds is None or plan.least_seconds is None or plan.most_seconds is None:
+        return "unknown: the records do not say how long the training took"
+    least, most = _duration(plan.least_seconds), _duration(plan.most_seconds)
+    span = least if least == most else f"{least} to {most}"
+    return f"about {span}, as recorded: {_duration(plan.run_seconds)} for one run"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _planned(each: PlannedMetric) -> str:
+    runs = _count(each.runs, "declared run")
+    if each.margin is None:
+        return f"{each.metric}: {runs}; no tolerance is declared, so it cannot be settled"
+    margin = f"margin {each.margin:g}"
+    if each.declared_margin is not None and each.declared_margin > each.margin:
+        margin += f" (declared {each.declared_margin:g}, capped by the policy)"
+    if each.deviation is None:
+        return f"{each.metric}: {runs}; {margin}; too few to say how much seeds vary"
+    needed = "more than 40" if each.needed is None else str(each.needed)
+    words = f"{needed} own {'seed' if needed == '1' else 'seeds'} for a chance of 90 % to settle it"
+    return f"{each.metric}: {runs}, deviation up to {each.deviation:.3g}; {margin}; {words}"
 
 
 def show_report(report: Report) -> None:
@@ -272,7 +394,14 @@ def _foot(report: Report) -> list[_Block]:
             f" {same}/{len(rerun.metrics)} metric histories equal"
         )
         blocks.append(_Block("", words, ""))
-    style, verdict, words = {
+    if report.evaluation is not None:
+        scored = report.evaluation.metrics
+        words = f"shipped model scored on the shipped hold-out: {_count(len(scored), 'metric')}"
+        blocks.append(_Block("", words, ""))
+    if report.judgement is not None:
+        verdict, words = report.judgement.verdict, report.judgement.explanation
+        blocks.append(_Block(verdict, f": {words}", VERDICTS[verdict]))
+    style, word, words = {
         0: ("bold green", "verified", "every claim examined is met"),
         1: ("bold red", "not verified", "a claim is not met"),
         3: (
@@ -289,7 +418,7 @@ def _foot(report: Report) -> list[_Block]:
         6: ("bold yellow", "inconclusive", "not all could be settled"),
     }[report.exit_code]
     end = f" (exit {report.exit_code}): {words}. Evidence, not conformity."
-    return [*blocks, _Block(verdict, end, style)]
+    return [*blocks, _Block(word, end, style)]
 
 
 def shown_text(text: str) -> str:

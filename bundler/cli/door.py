@@ -21,6 +21,9 @@ import click
 from bundler import __version__
 from bundler.cli.capture import capture
 from bundler.cli.logs import log_export, log_template
+from bundler.cli.repeat import rerun
+from bundler.cli.verifying import verify
+from bundler.cli.wheels import capture_wheels
 from bundler.errors import BundlerError
 
 _FILE = click.Path(path_type=Path)
@@ -41,7 +44,8 @@ def cli() -> None:
 
     \b
     Training:   bundler capture, bundler log-template
-    Provider:   bundler init, bundler keygen, bundler build (= build-bundle)
+    Provider:   bundler init, bundler rerun, bundler capture-wheels,
+                bundler keygen, bundler build (= build-bundle)
     Assessor:   bundler verify (= verify-bundle), bundler site, bundler log-export
     """
 
@@ -131,65 +135,6 @@ def build(config: Path, output: Path, key: Path, **options: Any) -> None:
     run_build(config, output, key, **options)
 
 
-@cli.command(
-    "verify",
-    short_help="Verify BUNDLE, trusting nobody but the keys given.",
-    context_settings=_CONTEXT,
-)
-@click.argument("bundle", type=_FILE)
-@click.option(
-    "--trust",
-    type=_FILE,
-    multiple=True,
-    help="Public key of the provider, from outside the bundle.",
-)
-@click.option("--rerun", is_flag=True, help="Re-run the training in a sandbox and compare.")
-@click.option("--report", type=_FILE, help="Write the whole report as JSON.")
-@click.option(
-    "--key", type=_FILE, help="Your own private key: signs the verdict (SLSA VSA beside BUNDLE)."
-)
-@click.option(
-    "--python", type=_FILE, default=Path(sys.executable), help="Interpreter for the re-run."
-)
-@click.option(
-    "--sandbox",
-    type=click.Choice(["auto", "bubblewrap", "sandlock", "none"]),
-    default="auto",
-    show_default=True,
-    help="'none' needs --i-trust-this-code and is written into the verdict.",
-)
-@click.option("--i-trust-this-code", is_flag=True, help="Allow --sandbox none.")
-@click.option(
-    "--previous", type=_FILE, help="The release before: its log must be the beginning of this one."
-)
-@click.option(
-    "--keep", type=_FILE, help="Keep the re-run's inputs, output and log in this new folder."
-)
-def verify(**options: Any) -> int:
-    """Verify BUNDLE (a folder or a tar file), trusting nobody but the keys given.
-
-    \b
-    Examples:
-      verify-bundle release-1.0.0 --trust provider.pem
-      verify-bundle release-1.0.0 --trust provider.pem --rerun \\
-        --report report.json --key my-key.pem
-
-    \b
-    Exit codes:
-      0  verified
-      1  a claim is not met
-      2  the command line or a key file is wrong
-      3  bad signature or malformed bundle
-      4  environment not recreatable
-      5  sandbox unavailable
-      6  inconclusive
-      8  the report cannot be written
-    """
-    from bundler.cli.commands import VerifyOptions, run_verify
-
-    return run_verify(VerifyOptions(**options))
-
-
 @cli.command("site", short_help="Render BUNDLE as an offline Module 5 site.")
 @click.argument("bundle", type=_FILE)
 @click.option(
@@ -213,7 +158,7 @@ def site(bundle: Path, report: Path | None, trust: tuple[Path, ...], output: Pat
     run_site(bundle, report, trust, output)
 
 
-for _command in (capture, log_template, log_export):
+for _command in (capture, capture_wheels, log_template, log_export, rerun, verify):
     cli.add_command(_command)
 
 COMMANDS: dict[str, click.Command] = {

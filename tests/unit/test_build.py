@@ -16,6 +16,7 @@ from tests import tiny
 NOTES = {
     "gap-recommended",
     "artefact-not-supplied",
+    "mechanism-not-shown",
     "selection-better-run-constrained",
     "training-code-commit",
 }

@@ -49,6 +49,8 @@ def test_findings_and_claims_of_a_report():
         checks=(check, check),
         gates=(),
         reruns=(),
+        judgement=None,
+        evaluation=None,
         exit_code=0,
     )
     assert [each.code for each in report.findings()] == ["c", "c"]

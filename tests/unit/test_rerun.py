@@ -18,7 +18,9 @@ from bundler import importers, sandbox, storage
 from bundler.errors import EnvironmentNotRecreatableError, MalformedError, SandboxUnavailableError
 from bundler.importers.model import ArtefactFile, MetricPoint
 from bundler.progress import Silence
-from bundler.rerun import RerunOptions, _stage, rerun_training
+from bundler.rerun import Reexecution
+from bundler.session import RerunOptions
+from bundler.staging import stage
 from bundler.verify import verify
 from tests import tiny
 
@@ -93,13 +95,14 @@ class Trainer:
         """Build, verify, re-run."""
         target = self.provider.root / "bundle"
         self.provider.build(target)
+        options = {"runs": 0, "state": self.provider.root / "state", **options}
         how = RerunOptions(python=Path(sys.executable), **options)
         return verify(
             lambda: storage.open_bag(target),
             "bundle",
             tiny.TRUST,
             clock=lambda: "2026-01-01T00:00:00.000Z",
-            rerunner=lambda evidence: rerun_training(evidence, how, Silence()),
+            rerunner=Reexecution(how, Silence(), clock=lambda: "2026-01-01T00:00:00.000Z"),
         )
 
 
@@ -231,12 +234,12 @@ def test_a_training_may_write_beside_its_script(trainer, tmp_path, confinement):
     assert report.exit_code == 0
     assert report.reruns[0].verdict == "bitwise"
     assert kept.stat().st_mode & 0o777 == 0o700
-    assert (kept / "code/dvc.yaml").exists()
-    assert (kept / "code/checkpoints/1").exists()
-    assert (kept / "code/train.py").read_text() == "changed"
+    assert (kept / "runs/seed-42/code/dvc.yaml").exists()
+    assert (kept / "runs/seed-42/code/checkpoints/1").exists()
+    assert (kept / "runs/seed-42/code/train.py").read_text() == "changed"
     # What was verified is kept as it was.
-    assert (kept / "bundle/data/code/train.py").read_text().startswith(TRAIN)
-    assert not (kept / "bundle/data/code/dvc.yaml").exists()
+    assert (kept / "package/bundle/data/code/train.py").read_text().startswith(TRAIN)
+    assert not (kept / "package/bundle/data/code/dvc.yaml").exists()
 
 
 def test_a_failure_to_write_elsewhere_says_where_one_may_write(trainer):
@@ -269,7 +272,7 @@ def test_variables_that_differ_can_be_set_by_the_provider(trainer):
 def test_a_specification_without_code_is_not_staged(tmp_path):
     evidence = SimpleNamespace(files=SimpleNamespace(below=lambda _folder: []))
     with pytest.raises(MalformedError, match="no files below"):
-        _stage(evidence, SimpleNamespace(code="../elsewhere", inputs=()), tmp_path / "place")
+        stage(evidence.files, SimpleNamespace(code="../elsewhere", inputs=()), tmp_path / "place")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -309,7 +312,7 @@ def test_only_what_git_has_as_executable_is_staged_as_such(tmp_path):
     )
     before = os.umask(0o077)
     try:
-        _stage(SimpleNamespace(files=files), spec, tmp_path)
+        stage(files, spec, tmp_path)
     finally:
         os.umask(before)
     for name, mode in modes.items():
@@ -404,7 +407,7 @@ def test_trouble_of_this_machine_is_inconclusive(trainer, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bundler.rerun._stage", full)
+    monkeypatch.setattr("bundler.session.stage", full)
     report = trainer.rerun()
     assert report.exit_code == 6
     assert "No space left" in findings(report)["rerun-failed"].message
@@ -464,9 +467,10 @@ def test_no_sandbox_on_demand_is_written_into_the_verdict(trainer):
 
 def test_inputs_output_and_log_can_be_kept(trainer, tmp_path):
     trainer.rerun(keep=tmp_path / "kept")
-    assert (tmp_path / "kept" / "log.txt").exists()
-    assert (tmp_path / "kept" / "out" / "store" / "result.json").exists()
-    assert (tmp_path / "kept" / "bundle" / "data" / "code" / "train.py").exists()
+    run = tmp_path / "kept" / "runs" / "seed-42"
+    assert (run / "log.txt").exists()
+    assert (run / "out" / "store" / "result.json").exists()
+    assert (tmp_path / "kept" / "package" / "bundle" / "data" / "code" / "train.py").exists()
 
 
 def test_missing_metrics_count_as_different(trainer, monkeypatch):

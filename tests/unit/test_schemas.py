@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from bundler import canonical, codec, resources
 from bundler.attestation import RELEASE_TYPE, Release, open_envelope, read_statement
+from bundler.environments.wheels import WheelList
 from bundler.errors import MalformedError
 from bundler.evidence import intact_files, read_contents
 from bundler.records import RunRecord
@@ -28,6 +29,7 @@ KINDS = {
     "training-spec-1.schema.json": TrainingSpec,
     "release-1.schema.json": Release,
     "report-1.schema.json": Report,
+    "wheels-1.schema.json": WheelList,
 }
 SCHEMAS = {name: json.loads(data) for name, data in resources.schemas().items()}
 

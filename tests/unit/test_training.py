@@ -443,7 +443,7 @@ def test_sources_that_are_read_in_several_ways_leave_the_rerun_open(provider, tm
     selected = SimpleNamespace(source=provider.runs[0].source)
     alike = replace(source, rename={"tags.dirty": "tags.git"})
     both = replace(config, sources=(alike, replace(alike, store="other")))
-    assert training._outputs(both, config.training, selected).rename == alike.rename
+    assert training.outputs_of(both, config.training, selected).rename == alike.rename
     apart = replace(config, sources=(alike, source))
     with pytest.raises(UsageError, match="read in several ways"):
-        training._outputs(apart, config.training, selected)
+        training.outputs_of(apart, config.training, selected)

@@ -30,6 +30,8 @@ def report(exit_code: int = 0, **statuses: str) -> Report:
         checks=(),
         gates=(),
         reruns=(),
+        judgement=None,
+        evaluation=None,
         exit_code=exit_code,
     )
 

@@ -1,0 +1,84 @@
+"""What was declared, as far as re-runs are held against it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from bundler.checks import Evidence
+from bundler.history import read_points
+from bundler.planning import planned_metrics
+from bundler.policy import Policy
+from bundler.records import MetricPoint, RunRecord
+from bundler.report import PlannedMetric
+from bundler.selection import repetitions
+from bundler.spec import Tolerance, TrainingSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What was declared, as far as re-runs are held against it.
+
+    ``points`` is the history of the selected run. ``values`` has for each judged metric the final values of the
+    independent runs of the selected configuration, from the raw histories; NaN where a run has none.
+    """
+
+    evidence: Evidence
+    spec: TrainingSpec
+    declared: RunRecord
+    points: tuple[MetricPoint, ...]
+    runs: tuple[RunRecord, ...]
+    values: Mapping[str, tuple[float, ...]]
+    policy: Policy
+
+    @property
+    def tolerances(self) -> tuple[Tolerance, ...]:
+        """What the provider declared to be the same result."""
+        return self.evidence.contents.index.reproducibility.tolerances
+
+    @property
+    def decisive(self) -> set[str]:
+        """The metrics that the selection and the gates rest on."""
+        index = self.evidence.contents.index
+        return {
+            index.selection.metric,
+            *(condition.metric for condition in index.selection.constraints),
+            *(gate.metric for gate in index.gates),
+        }
+
+    def planned(self, looks: int) -> tuple[PlannedMetric, ...]:
+        """What is known of each judged metric before anything runs, if it is judged at so many ``looks``."""
+        return planned_metrics(self.values, self.tolerances, self.policy, looks or None)
+
+
+def case_of(evidence: Evidence, spec: TrainingSpec, declared: RunRecord, policy: Policy) -> Case:
+    """Open what was declared. Judged are the metrics of tolerances and gates."""
+    index = evidence.contents.index
+    runs = repetitions(declared.id, evidence.contents.records, index.facts)
+    finals = [_finals(evidence, run) for run in runs]
+    judged = dict.fromkeys(
+        [
+            *(each.metric for each in index.reproducibility.tolerances),
+            *(gate.metric for gate in index.gates),
+        ]
+    )
+    return Case(
+        evidence=evidence,
+        spec=spec,
+        declared=declared,
+        points=tuple(_points(evidence, declared)),
+        runs=runs,
+        values={metric: tuple(each.get(metric, math.nan) for each in finals) for metric in judged},
+        policy=policy,
+    )
+
+
+def _points(evidence: Evidence, run: RunRecord) -> Iterator[MetricPoint]:
+    if run.history is not None:
+        path = run.history.path
+        yield from read_points(evidence.files.read(path), name=path)
+
+
+def _finals(evidence: Evidence, run: RunRecord) -> dict[str, float]:
+    return {point.metric: point.value for point in _points(evidence, run)}

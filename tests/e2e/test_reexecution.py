@@ -1,0 +1,224 @@
+"""The whole re-execution with the real commands, real trainings and the real sandbox, on an honest provider."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import small
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("reexecution")]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> small.Provider:
+    """An honest provider and its bundle."""
+    provider = small.make_provider(tmp_path_factory.mktemp("honest"))
+    done = provider.build()
+    assert done.returncode == 0, done.stderr
+    return provider
+
+
+@pytest.fixture
+def honest(built, tmp_path) -> small.Provider:
+    """A copy, so that what one verification leaves is not in the way of another."""
+    root = tmp_path / "provider"
+    shutil.copytree(built.root, root)
+    return small.Provider(root, commit=built.commit)
+
+
+def test_the_same_bits_and_other_seeds_within_the_margins_are_verified(honest):
+    code, report = honest.verify("--rerun")
+    assert code == 0, report["terminal"]
+    judgement = report["judgement"]
+    assert judgement["verdict"] == "BITWISE"
+    assert {each["verdict"] for each in judgement["metrics"]} == {"CONSISTENT"}
+    assert {each["metric"] for each in judgement["metrics"]} == {"holdout_auc", "holdout_brier"}
+    declared = {each["metric"]: each["declared"] for each in judgement["metrics"]}
+    assert len(declared["holdout_auc"]) == len(small.SEEDS)
+    seeds = [trial["seed"] for trial in judgement["trials"]]
+    assert len(seeds) in {3, 5, 8}
+    assert not {*seeds} & {*small.SEEDS}
+    assert seeds == judgement["plan"]["own_seeds"][: len(seeds)]
+    assert not (honest.root / "state").exists()
+
+
+def test_each_verification_has_seeds_that_nobody_could_know(honest):
+    first = honest.verify("--rerun", "--runs", 2)[1]["judgement"]["plan"]["own_seeds"]
+    second = honest.verify("--rerun", "--runs", 2)[1]["judgement"]["plan"]["own_seeds"]
+    assert len(first) == len(second) == 2
+    assert first != second
+
+
+def test_the_verifier_may_name_the_seeds_but_not_the_provider_s(honest):
+    _, report = honest.verify("--rerun", "--seeds", "11,12,13")
+    assert [trial["seed"] for trial in report["judgement"]["trials"]] == [11, 12, 13]
+    refused = small.command(
+        "verify-bundle", honest.root / "bundle", "--trust", honest.root / "keys/trust.pem", "--rerun",
+        "--state", honest.root / "state", "--seeds", "11,42",
+    )  # fmt: skip
+    assert refused.returncode == 2
+    assert "seed 42 is one of the provider's" in refused.stderr
+
+
+def test_a_plan_says_what_would_run_and_runs_nothing(honest):
+    done = small.command(
+        "verify-bundle", honest.root / "bundle", "--trust", honest.root / "keys/trust.pem", "--plan",
+        "--state", honest.root / "state",
+    )  # fmt: skip
+    assert done.returncode == 0
+    for words in ("train.py --seed=42", "own seeds", "judged after 3 and 5 and 8", "margin 0.02", "90 %"):
+        assert words in " ".join(done.stderr.split()), words
+    assert "only planned" in done.stdout
+    assert "Training …" not in done.stderr
+
+
+def test_blind_results_are_committed_before_a_declared_value_is_opened(honest):
+    code, report = honest.verify("--rerun", "--blind", "--runs", 4)
+    assert code == 0, report["terminal"]
+    commitment = report["judgement"]["commitment"]
+    data = (honest.root / "bundle.blind-results.json").read_bytes()
+    assert commitment["sha256"] == hashlib.sha256(data).hexdigest()
+    results = json.loads(data)
+    assert results["bundle"] == report["subject"]["tag_manifest_sha256"]
+    assert len(results["results"]) == 5
+    # Neither records nor histories nor artefacts had been read.
+    assert commitment["opened"] == [
+        "data/bundle.json",
+        "data/datasets/data/data.csv",
+        "data/environment/requirements.txt",
+        "data/spec/training.json",
+    ]
+    assert report["started_at"] <= commitment["committed_at"] <= report["ended_at"]
+    # One look, because stopping early would need the declared values; the bits are told by their hashes.
+    assert report["judgement"]["plan"]["looks"] == [4]
+    assert report["reruns"][0]["verdict"] == "bitwise"
+
+
+def test_a_policy_caps_a_margin_that_would_let_anything_pass(honest):
+    (honest.root / "policy.yaml").write_text("version: 1\nmargins: {holdout_auc: 0.0001}\n")
+    code, report = honest.verify("--rerun", "--policy", honest.root / "policy.yaml")
+    assert code == 6
+    (auc,) = [each for each in report["judgement"]["metrics"] if each["metric"] == "holdout_auc"]
+    assert (auc["declared_margin"], auc["margin"]) == (0.02, 0.0001)
+    assert auc["verdict"] == "INCONCLUSIVE"
+    assert "rerun-inconclusive" in small.codes(report)
+    notes = {each["code"] for check in report["checks"] for each in check["findings"]}
+    assert "rerun-margin-capped" in notes
+
+
+def test_a_policy_can_forbid_running_without_a_sandbox(honest):
+    (honest.root / "policy.yaml").write_text("version: 1\nisolation: [bubblewrap]\n")
+    code, report = honest.verify(
+        "--rerun", "--policy", honest.root / "policy.yaml", "--sandbox", "none", "--i-trust-this-code"
+    )  # fmt: skip
+    assert code == 5
+    assert "does not allow isolation by none" in report["claims"][-1]["summary"]
+
+
+def test_no_own_seeds_leaves_the_bits_and_says_what_they_do_not_show(honest):
+    code, report = honest.verify("--rerun", "--runs", 0)
+    assert code == 0
+    assert report["judgement"]["trials"] == []
+    assert report["judgement"]["explanation"].endswith("no other seed was tried")
+    notes = {each["code"] for check in report["checks"] for each in check["findings"]}
+    assert "rerun-bitwise-scope" in notes
+
+
+def test_two_verifications_in_one_folder_do_not_mix(honest):
+    held = honest.root / "state"
+    held.mkdir(mode=0o700)
+    with (held / "lock").open("wb") as lock:
+        import fcntl
+
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = small.command(
+            "verify-bundle", honest.root / "bundle", "--trust", honest.root / "keys/trust.pem",
+            "--rerun", "--state", held,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert "another verification is at work" in done.stderr
+
+
+SLOW = "import time\ntime.sleep(0.8)\n"
+
+
+def test_a_verification_that_is_killed_goes_on_where_it_was(tmp_path):
+    provider = small.make_provider(tmp_path / "provider", seeds=())
+    script = provider.repository / "train.py"
+    script.write_text(script.read_text().replace("    args = parse_args()\n    out", "    import time; time.sleep(0.8)\n    args = parse_args()\n    out"))
+    provider.commit_all()
+    shutil.rmtree(provider.root / "runs")
+    for seed in small.SEEDS:
+        provider.train(seed)
+    assert provider.build().returncode == 0
+    state = provider.root / "state"
+    words = [
+        small.BIN / "verify-bundle", provider.root / "bundle", "--trust", provider.root / "keys/trust.pem",
+        "--rerun", "--state", state, "--parallel", "1", "--runs", "3",
+    ]  # fmt: skip
+    with subprocess.Popen(
+        list(map(str, words)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        deadline = time.monotonic() + 60
+        while len(done := _stored(state)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+    assert len(done) >= 2
+    before = _stored(state)
+    code, report = provider.verify("--rerun", "--parallel", 1, "--runs", 3)
+    assert code in {0, 6}, report["terminal"]
+    trials = report["judgement"]["trials"]
+    assert len(trials) == 3
+    # The declared seed's result is one of those that were there.
+    assert sum(trial["resumed"] for trial in trials) == len(before) - 1
+    assert report["reruns"][0]["verdict"] == "bitwise"
+    assert not state.exists()
+
+
+def _stored(state: Path) -> list[Path]:
+    return [path for path in state.glob("*.json") if path.name != "session.json"]
+
+
+def test_a_command_without_a_seed_can_be_repeated_but_not_varied(tmp_path):
+    provider = small.make_provider(tmp_path / "provider")
+    provider.config["training"]["command"][2] = "--seed=42"
+    assert provider.build().returncode == 0
+    code, report = provider.verify("--rerun")
+    assert code == 6
+    assert report["judgement"]["verdict"] == "BITWISE"
+    assert report["judgement"]["trials"] == []
+    assert "rerun-seed-fixed" in small.codes(report)
+
+
+def test_other_numerics_with_the_same_results_are_consistent(tmp_path):
+    """The declared bits cannot come out here, and a recorded fact says why: the statistical rule decides."""
+    provider = small.make_provider(tmp_path / "provider")
+    for run in provider.root.glob("runs/*"):
+        weights = bytearray((run / "model.safetensors").read_bytes())
+        weights[-1] ^= 0x00
+        weights[-4] ^= 0x01  # the last bit of the bias
+        (run / "model.safetensors").write_bytes(bytes(weights))
+        (run / "environment.json").write_text(
+            json.dumps({"threads": 2, "deterministic_algorithms": True, "cpu_model": "another"})
+        )
+    provider.config["reproducibility"]["mechanisms"] = ["seeds", "deterministic algorithms"]
+    assert provider.build().returncode == 0
+    code, report = provider.verify("--rerun")
+    assert code == 0, report["terminal"]
+    assert report["judgement"]["verdict"] == "CONSISTENT"
+    rerun = report["reruns"][0]
+    assert rerun["verdict"] == "not bitwise"
+    (tensor,) = rerun["tensors"]
+    assert tensor["equal_fraction"] == 0.8
+    assert (tensor["ulp_median"], tensor["ulp_p99"]) == (0, 1)
+    assert tensor["cosine"] > 0.999999
+    assert {knob["name"] for knob in rerun["knobs"]} == {"threads", "cpu_model"}

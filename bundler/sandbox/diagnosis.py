@@ -68,7 +68,8 @@ def why_training_fails(lines: list[str], python: Path) -> Iterator[str]:
     advice = {
         "Read-only file system": "only {out}, TMPDIR and the working folder, a throw-away copy of the code, can be"
         " written to",
-        "No module named": f"install it for the interpreter given with --python, {python}",
+        "No module named": f"install it for the interpreter of the re-run, {python}; --python names another",
+        "DistNetworkError": "several processes talk over loopback, which sandlock refuses and bubblewrap allows",
     }
     for mark, remedy in advice.items():
         line = next((line for line in reversed(lines) if mark in line), None)

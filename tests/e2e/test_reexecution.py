@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -75,7 +76,13 @@ def test_a_plan_says_what_would_run_and_runs_nothing(honest):
         "--state", honest.root / "state",
     )  # fmt: skip
     assert done.returncode == 0
-    for words in ("train.py --seed=42", "own seeds", "judged after 3 and 5 and 8", "margin 0.02", "90 %"):
+    for words in (
+        "train.py --seed=42",
+        "own seeds",
+        "judged after 3 and 5 and 8",
+        "margin 0.02",
+        "90 %",
+    ):
         assert words in " ".join(done.stderr.split()), words
     assert "only planned" in done.stdout
     assert "Training …" not in done.stderr
@@ -148,13 +155,91 @@ def test_two_verifications_in_one_folder_do_not_mix(honest):
     assert "another verification is at work" in done.stderr
 
 
-SLOW = "import time\ntime.sleep(0.8)\n"
+def lasting(provider: small.Provider, seconds: float, *, edit=lambda line: line) -> None:
+    """Make the declared run look as if it had taken ``seconds``, its first point soon after the start."""
+    path = provider.root / "runs/seed-42/metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    start = lines[0]["timestamp"]
+    for number, line in enumerate(lines):
+        line["timestamp"] = start + seconds * number / (len(lines) - 1)
+    path.write_text("".join(json.dumps(edit(line)) + "\n" for line in lines))
+
+
+def test_the_canary_of_a_long_training_passes_where_its_first_steps_come_out(tmp_path):
+    provider = small.make_provider(tmp_path / "provider")
+    lasting(provider, 400)
+    assert provider.build().returncode == 0
+    _, report = provider.verify("--rerun", "--runs", 0)
+    bird = report["judgement"]["canary"]
+    assert (bird["verdict"], bird["points"] > 3) == ("passed", True)
+
+
+def test_a_canary_that_fails_names_what_differs_before_the_long_run(tmp_path):
+    provider = small.make_provider(tmp_path / "provider")
+    run = provider.root / "runs/seed-42"
+    lasting(
+        provider,
+        400,
+        edit=lambda line: {**line, "train_loss": 0.5} if "train_loss" in line else line,
+    )
+    (run / "environment.json").write_text(json.dumps({"threads": 2}))
+    provider.config["reproducibility"]["mechanisms"] = ["seeds"]
+    assert provider.build().returncode == 0
+    _, report = provider.verify("--rerun", "--runs", 0)
+    bird = report["judgement"]["canary"]
+    assert bird["verdict"] == "failed"
+    assert "train_loss at step 1" in bird["explanation"]
+    assert "threads" in {knob["name"] for knob in bird["knobs"]}
+
+
+def test_what_bundler_capture_recorded_names_the_knob_before_the_training_says_anything(tmp_path):
+    """The canary is stopped before the script writes its environment, so this machine is asked."""
+    provider = small.make_provider(tmp_path / "provider", seeds=())
+    script = provider.repository / "train.py"
+    text = script.read_text().replace(
+        "    weights = fit(",
+        "    (out / 'metrics.jsonl').write_text(lines[0])\n    import time as t; t.sleep(float(os.environ.get('PAUSE', 0)))\n    weights = fit(",
+    )
+    script.write_text(
+        text.replace(
+            'log({"step": 0, "started": 1.0})',
+            'log({"step": 0, "started": 1.0, "holdout_auc": 0.5})',
+        )
+    )
+    provider.commit_all()
+    shutil.rmtree(provider.root / "runs")
+    for seed in small.SEEDS:
+        provider.train(seed)
+    run = provider.root / "runs/seed-42"
+    done = small.command(
+        "bundler", "capture", "-o", run / "environment.json", "--python", sys.executable
+    )
+    assert done.returncode == 0
+    facts = json.loads((run / "environment.json").read_text())
+    facts["cpu"]["model"] = "a processor that is not here"
+    (run / "environment.json").write_text(json.dumps(facts))
+    lasting(
+        provider, 400, edit=lambda line: {**line, "started": 2.0} if "started" in line else line
+    )
+    provider.config["training"]["environment"] = {"PAUSE": "30"}
+    provider.config["reproducibility"]["mechanisms"] = ["seeds"]
+    assert provider.build().returncode == 0
+    _, report = provider.verify("--rerun", "--runs", 0, "--time-limit", 12)
+    bird = report["judgement"]["canary"]
+    assert bird["verdict"] == "failed", bird
+    assert "cpu.model" in {knob["name"] for knob in bird["knobs"]}
+    assert "what differs here: " in bird["explanation"]
 
 
 def test_a_verification_that_is_killed_goes_on_where_it_was(tmp_path):
     provider = small.make_provider(tmp_path / "provider", seeds=())
     script = provider.repository / "train.py"
-    script.write_text(script.read_text().replace("    args = parse_args()\n    out", "    import time; time.sleep(0.8)\n    args = parse_args()\n    out"))
+    script.write_text(
+        script.read_text().replace(
+            "    args = parse_args()\n    out",
+            "    import time; time.sleep(0.8)\n    args = parse_args()\n    out",
+        )
+    )
     provider.commit_all()
     shutil.rmtree(provider.root / "runs")
     for seed in small.SEEDS:

@@ -253,7 +253,7 @@ def test_a_module_that_is_not_there_is_named(trainer):
     trainer.script("import no_such_module")
     remedy = findings(trainer.rerun())["rerun-failed"].remedy
     assert "No module named 'no_such_module'" in remedy
-    assert f"--python, {sys.executable}" in remedy
+    assert f"interpreter of the re-run, {sys.executable}" in remedy
 
 
 def test_variables_that_differ_can_be_set_by_the_provider(trainer):

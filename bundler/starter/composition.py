@@ -181,7 +181,8 @@ def _reproducibility() -> Iterator[str]:
     yield "  level: bitwise            # TODO: or statistical"
     yield "  mechanisms: []            # TODO: seeds, deterministic algorithms, thread counts, pinned versions"
     yield "  factors_of_variation: []  # TODO: what changes the result although the specification is the same"
-    yield "  tolerances: []            # TODO: absolute margins, such as {metric: holdout_auc, margin: 0.01}"
+    yield "  tolerances: []            # TODO: one a gated metric, such as {metric: holdout_auc, margin: 0.03}"
+    yield "  # a margin is absolute; about three standard deviations between seeds can be settled (docs/verdict.md)"
     yield "  limitations: []           # TODO"
     yield ""
 
@@ -226,6 +227,8 @@ def _training(found: Detected) -> Iterator[str]:
         yield _entry("  lock", found.lock, f"found: {', '.join(found.locks)}")
     else:
         yield "  lock: null                # TODO: requirements with pinned versions and hashes"
+    yield "  wheels: null              # such as wheels/wheels.json, from bundler capture-wheels (docs/environments.md)"
+    yield "  evaluation: null          # such as {command: [...]}: scores the shipped model (docs/bundle-yaml.md)"
 
 
 _OFFLINE = {

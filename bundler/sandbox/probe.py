@@ -7,7 +7,7 @@ canaries and its pid; each attempt reports whether it was blocked and how.
 from __future__ import annotations
 
 # It works on raw paths, and shall need to import as little as possible.
-# ruff: noqa: PTH108, PTH112, PTH115, PTH118, PTH123
+# ruff: noqa: PTH102, PTH104, PTH108, PTH112, PTH115, PTH118, PTH123
 import contextlib
 import ctypes
 import errno
@@ -125,6 +125,27 @@ def writes(plan: dict[str, Any]) -> Result:
         os.unlink(path)
         return False, f"wrote into {folder}"
     return True, f"tried {len(plan['unwritable'])} folders"
+
+
+def changes(plan: dict[str, Any]) -> Result:
+    """Rename, link, truncate and remove files in the parent's temporary folder, without opening them."""
+    attempts: list[tuple[str, Callable[[str], Any]]] = [
+        ("chmod", lambda path: os.chmod(path, 0o600)),
+        ("link", lambda path: os.link(path, path + ".link")),
+        ("truncate", lambda path: os.truncate(path, 0)),
+        ("rename", lambda path: os.rename(path, path + ".renamed")),
+        ("unlink", os.unlink),
+        ("mkdir", lambda path: os.mkdir(path + ".folder")),
+        ("mkfifo", lambda path: os.mkfifo(path + ".fifo")),
+    ]
+    for name, attempt in attempts:
+        for path in plan["temporary"]:
+            try:
+                attempt(path)
+            except OSError:
+                continue
+            return False, f"{name} {path}"
+    return True, f"tried {len(attempts)} ways"
 
 
 def processes(plan: dict[str, Any]) -> Result:
@@ -254,6 +275,7 @@ REQUIRED: dict[str, Callable[[dict[str, Any]], Result]] = {
     "home folder and keys": home,
     "environment of the verifier": environment,
     "write outside /out and the working folder": writes,
+    "change files of the verifier by name": changes,
     "processes of the verifier": processes,
     "memory of other processes": other_memory,
     "inherited open files": files,

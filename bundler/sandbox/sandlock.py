@@ -87,10 +87,15 @@ class Sandlock:
         # No tmpfs without a mount namespace: a real folder, which the watch measures like /out.
         temporary = Path(tempfile.mkdtemp(prefix="aisdp-sandbox-"))
         try:
+            exposed = next(filter(os.path.lexists, _writable(job, temporary)), None)
+            if exposed is not None:
+                return process.could_not_start(
+                    f"this machine has {exposed}, which sandlock would open to the job; use bubblewrap"
+                )
             if self._mechanism != "sandlock" and "memory" not in group.folders:
                 return process.could_not_start("the cgroup for the job could not be made")
             launch = process.Launch(
-                argv=_command(job, _scratch(job)),
+                argv=_command(job),
                 prefix=self._prefix(),
                 site=self._site,
                 options=_options(job, temporary, own_memory=self._mechanism == "sandlock"),
@@ -116,16 +121,17 @@ def _check(*, image: bool, gpus: bool) -> None:
         )
 
 
-def _scratch(job: Job) -> str:
-    """Where the job has its temporary folder: a mount over /tmp would hide an interpreter there."""
-    prefixes = interpreter.prefixes(job.interpreter) if job.interpreter else {}
-    hidden = any(Path("/tmp") in path.parents for path in prefixes)  # noqa: S108
-    return "/scratch" if hidden else "/tmp"  # noqa: S108
+SCRATCH = "/scratch"
+"""Where a job has its temporary folder.
+
+Sandlock 0.9 lets a job rename, unlink, truncate, link and the like at the *host's* path of each writable folder that it
+shows in another place. So none is shown at a path that this machine has: no /tmp, and no /dev/shm either.
+"""
 
 
-def _command(job: Job, scratch: str) -> tuple[str, ...]:
+def _command(job: Job) -> tuple[str, ...]:
     variables = {
-        name: scratch if value == "/tmp" else value  # noqa: S108
+        name: SCRATCH if value == "/tmp" else value  # noqa: S108
         for name, value in process.environment(job).items()
     }
     # The working folder exists only in sandlock's view of paths, so a shell inside goes there.
@@ -157,20 +163,21 @@ def _around(hole: PurePosixPath | None, target: PurePosixPath, source: Path) -> 
     return pieces
 
 
+def _writable(job: Job, temporary: Path) -> dict[str, str]:
+    """What the job may write to: the path that it has inside, and the folder on this machine."""
+    writable = {str(OUT): str(job.output.resolve()), SCRATCH: str(temporary / "tmp")}
+    if job.workspace is not None:
+        writable[str(check_target(job.working_directory))] = str(job.workspace.resolve())
+    return writable
+
+
 def _options(job: Job, temporary: Path, *, own_memory: bool) -> dict[str, Any]:
     shown = _shown(job)
     prefixes = interpreter.prefixes(job.interpreter) if job.interpreter else {}
     python = {str(path): str(source) for path, source in prefixes.items() if path != source}
     readable = [*_READABLE, *shown, *map(str, prefixes)]
-    for name in ("tmp", "shm"):
-        (temporary / name).mkdir()
-    writable = {
-        str(OUT): str(job.output.resolve()),
-        _scratch(job): str(temporary / "tmp"),
-        "/dev/shm": str(temporary / "shm"),  # noqa: S108
-    }
-    if job.workspace is not None:
-        writable[str(check_target(job.working_directory))] = str(job.workspace.resolve())
+    (temporary / "tmp").mkdir()
+    writable = _writable(job, temporary)
     return {
         "chroot": "/",
         "cwd": "/",

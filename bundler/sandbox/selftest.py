@@ -115,6 +115,9 @@ def _temptations(limits: Limits) -> Iterator[tuple[Job, dict[str, Any]]]:
             (folder / name).chmod(0o755)
         (folder / "canary").write_text(secrets.token_hex())
         (folder / "canary").chmod(0o644)
+        lures = [
+            _lure(stack, place) for place in dict.fromkeys(_SHARED) if os.access(place, os.W_OK)
+        ]
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         name = f"aisdp-{secrets.token_hex(8)}"
         abstract = stack.enter_context(socket.socket(socket.AF_UNIX))
@@ -145,11 +148,27 @@ def _temptations(limits: Limits) -> Iterator[tuple[Job, dict[str, Any]]]:
             "given": _given(home),
             "variables": [*process.environment(job), *_HARMLESS],
             "unwritable": [*_UNWRITABLE, str(home), str(folder), str(folder / "bundle/data/code")],
+            "temporary": lures,
             "devices": [str(path) for path in devices()],
             "pid": os.getpid(),
             "start": _start_time(),
         }
         yield job, plan
+
+
+_SHARED = ("/tmp", "/dev/shm", tempfile.gettempdir())  # noqa: S108
+"""Where this machine and a sandbox both have a folder, each its own."""
+
+
+def _lure(stack: ExitStack, place: str) -> str:
+    """A file in ``place`` that anybody may change, in a folder that is removed afterwards."""
+    folder = tempfile.mkdtemp(prefix="aisdp-lure-", dir=place)
+    stack.callback(remove, Path(folder))
+    Path(folder).chmod(0o777)
+    lure = Path(folder, "file")
+    lure.write_text("x")
+    lure.chmod(0o666)
+    return str(lure)
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from bundler.errors import HostileOutputError, UsageError
+from bundler import sandbox
+from bundler.errors import HostileOutputError, SandboxUnavailableError, UsageError
 from bundler.sandbox import Mount, collect
 
 from .conftest import MIB, SMALL
@@ -375,7 +376,42 @@ def test_a_killed_job_says_so(box, run):
     assert "SIGSEGV" in outcome.detail
 
 
-def test_threads_multiprocessing_and_shared_memory_work(box, run):
+def test_under_sandlock_there_is_no_shared_memory(run):
+    """It would be that of the host: sandlock changes files there by their names on the host."""
+    try:
+        box = sandbox.find("sandlock")
+    except SandboxUnavailableError as error:
+        pytest.skip(str(error))
+    code = (
+        "from multiprocessing.shared_memory import SharedMemory as S\n"
+        "try: S(create=True, size=1)\nexcept OSError as e: print(type(e).__name__)\n"
+    )
+    outcome, log = run(box, code)
+    assert (outcome.exit_code, log) == (0, "PermissionError\n")
+
+
+@pytest.mark.parametrize("exposed", ["/out", "/scratch"])
+def test_sandlock_starts_nothing_where_this_machine_has_the_folder(exposed, tmp_path, monkeypatch):
+    try:
+        box = sandbox.find("sandlock")
+    except SandboxUnavailableError as error:
+        pytest.skip(str(error))
+    real = os.path.lexists
+    monkeypatch.setattr("os.path.lexists", lambda path: str(path) == exposed or real(path))
+    job = sandbox.Job(
+        command=("/bin/true",),
+        working_directory=PurePosixPath("/"),
+        mounts=(),
+        output=tmp_path / "out",
+        log=tmp_path / "log",
+    )
+    outcome = box.run(job)
+    assert outcome.ended == "could not start"
+    assert f"this machine has {exposed}" in outcome.detail
+
+
+def test_threads_multiprocessing_and_shared_memory_work(bubblewrap, run):
+    box = bubblewrap
     code = (
         "import multiprocessing as m, threading, socket\n"
         "t = threading.Thread(target=print, args=('thread',)); t.start(); t.join()\n"

@@ -741,7 +741,7 @@ def test_the_usual_causes_of_a_failure_are_quoted():
     ]
     read_only, missing = diagnosis.why_training_fails(lines, PYTHON)
     assert "Read-only file system: '/x'\": only {out}" in read_only
-    assert f"'torch'\": install it for the interpreter given with --python, {PYTHON}" in missing
+    assert f"'torch'\": install it for the interpreter of the re-run, {PYTHON}" in missing
     assert list(diagnosis.why_training_fails(["Killed"], PYTHON)) == []
 
 

@@ -33,6 +33,9 @@ from bundler.trials import TrialResult, tensor_hashes, trained
 TOO_FAST = 0.1
 """Share of the recorded time below which a re-run needs an explanation. Other machines are faster, not ten times."""
 
+WORTH_TIMING = 10.0
+"""Seconds of a recorded run below which its time says more of the machine's load than of the training."""
+
 CONDITIONS = (
     "machine and software of the verifier; whether these are others than the provider's (reproducibility"
     " conditions, ISO 5725-1) is for the verifier to say"
@@ -81,6 +84,7 @@ def compared(
     findings = (
         *links,
         *same_training(declared, rerun),
+        *_incomparable(declared.id, result.incomparable),
         *given_results(case.evidence),
         *_too_fast(declared, result.seconds),
     )
@@ -134,10 +138,20 @@ def _failed(run: str, result: TrialResult, runtime: Runtime) -> Finding:
     )  # fmt: skip
 
 
+def _incomparable(run: str, why: str) -> Iterator[Finding]:
+    if why:
+        yield warning(
+            "rerun-predictions-differ",
+            run,
+            f"the predictions cannot be held against the declared ones: {why}",
+            "They should be of the same examples with the same labels: look at the data that was read.",
+        )
+
+
 def _too_fast(declared: RunRecord, seconds: float) -> Iterator[Finding]:
     """A run that needs a small part of the recorded time may have had its result at hand."""
     recorded = declared.seconds
-    if recorded is not None and seconds < TOO_FAST * recorded:
+    if recorded is not None and recorded >= WORTH_TIMING and seconds < TOO_FAST * recorded:
         yield warning(
             "rerun-too-fast",
             declared.id,
@@ -269,10 +283,11 @@ def _other_training(case: Case, results: Sequence[TrialResult]) -> Iterator[Find
                 f"the training was given seed {seed} and recorded {record.seed}",
                 "Ask the provider where the seed goes; with one seed only, nothing can be said of others.",
             )
-    finals = {
+    finals = [
         tuple(_plain(record.value(metric)) for metric in case.values) for _, record in records
-    }
-    if len(records) > 1 and len(finals) == 1 and case.values:
+    ]
+    whole = [each for each in finals if all(map(math.isfinite, each))]
+    if len(whole) > 1 and len({*whole}) == 1 and case.values:
         varied = any(len({*values}) > 1 for values in case.values.values())
         words = "all trainings with the verifier's seeds gave the same results, whatever the seed"
         if varied:

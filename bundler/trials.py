@@ -35,8 +35,9 @@ PACKAGE = PurePosixPath("/bundle")
 OUT = PurePosixPath("/out")
 """Where a job finds the staged package, and where it leaves its output."""
 
-MAX_POINTS = 5_000_000
-"""Most metric points of one re-run."""
+MAX_POINTS = 1_000_000
+MAX_METRICS = 10_000
+"""Most metric points, and names, that are taken from one re-run: they all go through memory and into the report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +98,7 @@ class TrialResult:
     ``record`` is the re-run's own record, redacted as declared ones are; ``None`` with a ``problem`` (and its
     ``remedy``) where the training did not finish or its output cannot be read. ``log`` are its last lines. ``links``
     counts symbolic links that were removed from the output. ``hashes`` are those of the single tensors.
+    ``incomparable`` says why the predictions could not be compared.
     ``resumed``: taken over from an interrupted verification.
     """
 
@@ -114,6 +116,7 @@ class TrialResult:
     points: tuple[Point, ...] = ()
     tensors: tuple[TensorComparison, ...] = ()
     predictions: tuple[PredictionComparison, ...] = ()
+    incomparable: str = ""
     hashes: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
     remedy: str = ""
@@ -194,15 +197,14 @@ def _read_back(trial: Trial, result: TrialResult, staged: Path, place: Path) -> 
         imported = _imported(trial.outputs, place / "out")
         result = replace(result, record=_record(trial, imported))
         if trial.histories:
-            points = imported.points[:MAX_POINTS]
-            result = replace(result, points=tuple(Point.of(point) for point in points))
+            result = replace(result, points=tuple(map(Point.of, imported.points)))
         if trained(result):
             result = _outputs(trial, result, imported, staged / DECLARED)
     except (HostileOutputError, SourceError, UsageError, MalformedError) as error:
         return replace(
             result,
             record=None,
-            problem=error.message,
+            problem=error.message.replace(str(place / "out"), str(OUT)),
             remedy=diagnosis.why_nothing_was_left(place / WORKSPACE, trial.outputs.location),
         )
     return result
@@ -217,7 +219,13 @@ def _imported(outputs: Outputs, out: Path) -> ImportedRun:
         runs = list(session)
     if len(runs) != 1:
         raise SourceError(f"the training left {len(runs)} runs instead of one")
-    return renamed(with_histories(runs[0], outputs.histories), outputs.rename)
+    run = renamed(with_histories(runs[0], outputs.histories), outputs.rename)
+    names = len({point.metric for point in run.points})
+    if len(run.points) > MAX_POINTS or names > MAX_METRICS:
+        raise SourceError(
+            f"the training logged {len(run.points)} points of {names} metrics; {MAX_POINTS} of {MAX_METRICS} are read"
+        )
+    return run
 
 
 def _record(trial: Trial, imported: ImportedRun) -> RunRecord:
@@ -238,6 +246,7 @@ def _outputs(
 ) -> TrialResult:
     """Hash the tensors that the training left and, where asked for, compare tensors and predictions."""
     hashes: dict[str, str] = {}
+    unlike = ""
     tensors: list[TensorComparison] = []
     predictions: list[PredictionComparison] = []
     for number, path in enumerate(compared_artefacts(trial.outputs)):
@@ -254,10 +263,20 @@ def _outputs(
             if left is not None:
                 tensors += compare_tensors(left, right, name=path)
         elif left is not None and trial.outputs.predictions is not None:
-            predictions.append(
-                compare_predictions(left, right, trial.outputs.predictions, name=path)
-            )
-    return replace(result, hashes=hashes, tensors=tuple(tensors), predictions=tuple(predictions))
+            try:
+                found = compare_predictions(left, right, trial.outputs.predictions, name=path)
+            except MalformedError as error:
+                # Of other examples than declared, say: weights and metrics can still be compared.
+                unlike = error.message
+            else:
+                predictions.append(found)
+    return replace(
+        result,
+        hashes=hashes,
+        tensors=tuple(tensors),
+        predictions=tuple(predictions),
+        incomparable=unlike,
+    )
 
 
 def tensor_hashes(data: bytes, name: str) -> Iterator[tuple[str, str]]:

@@ -91,7 +91,12 @@ CONFIG = {
             "tracker": "metrics",
             "location": "run",
             "tensors": ["model.safetensors"],
-            "predictions": {"path": "predictions.csv", "label": "label", "score": "score", "key": "row"},
+            "predictions": {
+                "path": "predictions.csv",
+                "label": "label",
+                "score": "score",
+                "key": "row",
+            },
         },
         "evaluation": {
             "command": [
@@ -119,7 +124,15 @@ class Provider:
         return self.root / "repository"
 
     def git(self, *arguments: str) -> str:
-        command = ["git", "-C", str(self.repository), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+        command = [
+            "git",
+            "-C",
+            str(self.repository),
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@example.org",
+        ]
         done = subprocess.run([*command, *arguments], check=True, capture_output=True, text=True)
         return done.stdout.strip()
 
@@ -130,7 +143,13 @@ class Provider:
         return self.commit
 
     def train(
-        self, seed: int, *, name: str | None = None, rate: float = 0.05, epochs: int = 4, **options: str
+        self,
+        seed: int,
+        *,
+        name: str | None = None,
+        rate: float = 0.05,
+        epochs: int = 4,
+        **options: str,
     ) -> Path:
         """Train in the repository as it is, into ``runs/NAME``."""
         out = self.root / "runs" / (name or f"seed-{seed}")
@@ -150,7 +169,13 @@ class Provider:
             command("bundler", "keygen", "-o", keys, "--algorithm", "ed25519")
         shutil.rmtree(self.root / "bundle", ignore_errors=True)
         return command(
-            "build-bundle", self.root / "bundle.yaml", "-o", self.root / "bundle", "--key", keys / "key.pem", *more
+            "build-bundle",
+            self.root / "bundle.yaml",
+            "-o",
+            self.root / "bundle",
+            "--key",
+            keys / "key.pem",
+            *more,
         )
 
     def verify(self, *more: object) -> tuple[int, dict]:

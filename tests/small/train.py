@@ -70,7 +70,9 @@ def evaluate(weights, rows):
 
 def save(path, weights):
     raw = struct.pack(f"<{len(weights)}f", *weights)
-    header = json.dumps({"weights": {"dtype": "F32", "shape": [len(weights)], "data_offsets": [0, len(raw)]}}).encode()
+    header = json.dumps(
+        {"weights": {"dtype": "F32", "shape": [len(weights)], "data_offsets": [0, len(raw)]}}
+    ).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header + raw)
 
 
@@ -96,7 +98,13 @@ def main():
     save(out / "model.safetensors", weights)
     metrics, pairs = evaluate(read(out / "model.safetensors"), parts["holdout"])
     # What would be chosen by; another third of the rows would be better, and is not the point here.
-    log({"step": args.epochs, "val_auc": auc([(score(weights, x), y) for x, y in parts["train"]]), **metrics})
+    log(
+        {
+            "step": args.epochs,
+            "val_auc": auc([(score(weights, x), y) for x, y in parts["train"]]),
+            **metrics,
+        }
+    )
     (out / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     with (out / "predictions.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -114,7 +122,9 @@ def main():
         "holdout_rows": len(parts["holdout"]),
     }
     (out / "params.json").write_text(json.dumps(params))
-    (out / "environment.json").write_text(json.dumps({"threads": 1, "deterministic_algorithms": True}))
+    (out / "environment.json").write_text(
+        json.dumps({"threads": 1, "deterministic_algorithms": True})
+    )
 
 
 if __name__ == "__main__":

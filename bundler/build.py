@@ -115,8 +115,8 @@ def _fill(bag: Path, request: Request, previous: Previous | None, progress: Prog
     config = replace(config, selection=selection)
     redacted = intake.redacted(selected.id)
     _refuse_redacted_rule(config.selection, intake.redactions)
-    shipped = ship_training(config, request.base, bag, selected, redacted)
     images = tuple(_identity(each, request.base) for each in config.images)
+    shipped = ship_training(config, request.base, bag, selected, images, redacted)
     lines: list[bytes] = []
     added: Iterable[RunRecord] = records
     if previous is not None:

@@ -20,6 +20,9 @@ WORTH_IT = 60.0
 SHARE = 0.25
 """Largest share of a whole run that a canary may take."""
 
+LONGEST = 900.0
+"""Seconds that a canary may take at most: the times are the provider's words."""
+
 STARTING = 10.0
 """Seconds that starting another Python, and reading the data there, may take longer than it did."""
 
@@ -34,7 +37,7 @@ def window(declared: RunRecord, points: Iterable[MetricPoint]) -> float | None:
     if started is None or whole is None or first is None or whole < WORTH_IT:
         return None
     needed = 3 * max(0.0, first / 1000 - started.timestamp()) + STARTING
-    return needed if needed <= SHARE * whole else None
+    return needed if needed <= min(SHARE * whole, LONGEST) else None
 
 
 def shortened(trial: Trial, seconds: float) -> Trial:

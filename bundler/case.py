@@ -38,6 +38,11 @@ class Case:
         return self.evidence.contents.index.reproducibility.tolerances
 
     @property
+    def seeds(self) -> set[int]:
+        """All seeds that the provider has used."""
+        return {run.seed for run in self.evidence.contents.records if run.seed is not None}
+
+    @property
     def decisive(self) -> set[str]:
         """The metrics that the selection and the gates rest on."""
         index = self.evidence.contents.index

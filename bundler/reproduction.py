@@ -13,7 +13,13 @@ import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from bundler.records import MetricPoint, MetricRole, RunRecord, Scalar, number
-from bundler.report import Finding, Knob, MetricComparison, TensorComparison
+from bundler.report import (
+    Finding,
+    Knob,
+    MetricComparison,
+    PredictionComparison,
+    TensorComparison,
+)
 
 
 def compare_metrics(
@@ -81,21 +87,46 @@ def _of_the_moment(name: str) -> bool:
     )
 
 
-def is_bitwise(metrics: Iterable[MetricComparison], tensors: Iterable[TensorComparison]) -> bool:
-    """Whether there is something to compare and all of it is equal: a history and at least one tensor."""
+def is_bitwise(
+    metrics: Iterable[MetricComparison],
+    tensors: Iterable[TensorComparison],
+    predictions: Iterable[PredictionComparison] = (),
+) -> bool:
+    """Whether there is something to compare and all of it is equal: a history and at least one tensor.
+
+    Metrics that are declared to be of training, validation or hold-out count; others, such as durations, only where
+    there are none of those.
+    """
     metrics, tensors = tuple(metrics), tuple(tensors)
+    counted = [each for each in metrics if each.role != "other"] or metrics
     return (
-        bool(metrics and tensors)
-        and all(each.points_differing == 0 for each in metrics)
+        bool(counted and tensors)
+        and all(each.points_differing == 0 for each in counted)
         and all(each.equal for each in tensors)
+        and all(map(same_predictions, predictions))
     )
+
+
+ROUNDING = 1e-6
+"""Scoring on another machine may change the last digits of a score, and no more."""
+
+
+def same_predictions(compared: PredictionComparison) -> bool:
+    """Whether two files of predictions are the same but for rounding."""
+    largest = compared.max_absolute_difference
+    return compared.agreement == 1.0 and largest is not None and largest <= ROUNDING
+
+
+def _of_the_sandbox(value: Scalar) -> bool:
+    """Whether a parameter is a path that only the re-run has: where it finds its inputs and leaves its output."""
+    return isinstance(value, str) and value.startswith(("/out", "/bundle"))
 
 
 def same_training(declared: RunRecord, rerun: RunRecord) -> Iterator[Finding]:
     """Findings where the re-run trained with other parameters, another seed or other data than declared."""
     for name in sorted(declared.parameters.keys() | rerun.parameters.keys()):
         left, right = declared.parameters.get(name), rerun.parameters.get(name)
-        if left != right:
+        if left != right and not _of_the_sandbox(right):
             yield Finding(
                 code="rerun-parameters-differ",
                 severity="error",

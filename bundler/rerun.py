@@ -9,24 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from bundler import canary, canonical, codec, machine_facts
 from bundler.case import Case, case_of
 from bundler.checks import Evidence
+from bundler.comparing import bit_findings, compared, warning
 from bundler.engines.model import OnLog
+from bundler.engines.store import Results, default_folder
 from bundler.errors import MalformedError
 from bundler.evaluation import evaluate
 from bundler.evidence import Files
 from bundler.judging import (
-    bit_findings,
-    compared,
+    known_seeds,
     metric_verdicts,
     overall_verdict,
     own_findings,
     trial_of,
-    warning,
 )
-from bundler.manifest import INDEX
+from bundler.manifest import CODE, DATASETS
 from bundler.placeholders import problems
 from bundler.policy import facts as policy_facts
 from bundler.progress import Progress
@@ -43,7 +44,7 @@ from bundler.report import (
 )
 from bundler.reproduction import differing_knobs
 from bundler.session import RerunOptions, Session, open_session, takes_seed
-from bundler.spec import FactMap, ImageIdentity, TrainingSpec
+from bundler.spec import TrainingSpec
 from bundler.storage.hashing import digest_bytes
 from bundler.trials import TrialResult
 
@@ -80,8 +81,9 @@ class _Trained:
 class Reexecution:
     """The re-execution of one verification; call it with the evidence once everything else was looked at.
 
-    ``on_plan`` sees the plan before anything runs, ``on_log`` the logs of the trainings. With ``on_commit``
-    it is blind: that is given the verifier's own results before a declared value was opened. ``clock`` says when.
+    ``on_plan`` sees the plan before anything runs, ``on_log`` the logs of the trainings, and ``tell`` hears what is
+    known meanwhile. With ``on_commit`` it is blind: that is given the verifier's own results before a declared value
+    was opened. ``clock`` says when.
     """
 
     def __init__(  # noqa: PLR0913  # the seams of the world
@@ -92,6 +94,7 @@ class Reexecution:
         clock: Callable[[], str],
         on_plan: Callable[[Plan], None] = lambda plan: None,
         on_log: OnLog = lambda seed, chunk: None,
+        tell: Callable[[str], None] = lambda words: None,
         on_commit: Callable[[bytes], None] | None = None,
     ) -> None:
         self._options = options
@@ -99,43 +102,49 @@ class Reexecution:
         self._clock = clock
         self._on_plan = on_plan
         self._on_log = on_log
+        self._tell = tell
         self._on_commit = on_commit
         self._done: _Trained | None = None
+        self._folder: Path | None = None
 
     def before(self, files: Files) -> None:
         """Blind: train everything before a declared value is opened, and commit to what came out.
 
-        Of the payload, only the training specification and the maps of facts and images in the index are parsed. There
-        is one look, because stopping early would need the declared values. Raises like :meth:`__call__`.
+        Of the payload, the training specification is opened and what it needs: code, inputs, the list of packages.
+        There is one look, because stopping early would need the declared values. Raises like :meth:`__call__`.
         """
         if self._on_commit is None or not self._options.train or self._options.plan_only:
             return
-        spec, facts, images = _without_results(files)
-        with self._open(files, spec, facts, images, None) as session:
+        spec = _specification(files)
+        with self._open(files, spec, None) as session:
             seeds = session.seeds(()) if takes_seed(spec) else ()
             plan = session.plan(seeds, (len(seeds),) if seeds else (), ())
             self._on_plan(plan)
-            futures = [session.submit(seed) for seed in (spec.seed, *seeds)]
-            declared, *own = [future.result() for future in futures]
-        data = canonical.serialise(
-            {
-                "format": BLIND_FORMAT,
-                "bundle": files.tag_manifest_sha256,
-                "results": codec.to_json([declared, *own]),
-            }
-        )
-        commitment = Commitment(
-            sha256=digest_bytes(data),
-            committed_at=self._clock(),
-            opened=tuple(sorted(path for path in files.opened if not _is_below(path, spec.code))),
-        )
-        self._on_commit(data)
+            with self._progress.step("Training", 1 + len(seeds)) as step:
+                futures = [session.submit(seed) for seed in (spec.seed, *seeds)]
+                results = []
+                for future in futures:
+                    results.append(future.result())
+                    step.advance()
+            data = canonical.serialise(
+                {
+                    "format": BLIND_FORMAT,
+                    "bundle": files.tag_manifest_sha256,
+                    "results": codec.to_json(results),
+                }
+            )
+            commitment = Commitment(
+                sha256=digest_bytes(data),
+                committed_at=self._clock(),
+                opened=tuple(sorted(files.opened)),
+            )
+            self._on_commit(data)
         self._done = _Trained(
             plan=plan,
             session=session,
             canary=canary.not_run("blind: nothing declared may be looked at"),
-            declared=declared,
-            own=tuple(own),
+            declared=results[0],
+            own=tuple(results[1:]),
             looks=1,
             commitment=commitment,
         )
@@ -158,33 +167,37 @@ class Reexecution:
         case = case_of(evidence, spec, declared, self._options.policy)
         if self._done is not None and not self._options.score:
             return _judged(case, self._done, RerunOutcome(unscored="not asked for"))
-        index = evidence.contents.index
-        with self._open(evidence.files, spec, index.facts, index.images, declared) as session:
+        with self._open(evidence.files, spec, declared) as session:
             return self._in(session, case)
 
+    def complete(self) -> None:
+        """Forget the results that were kept to go on after a stop: call it once the report is written."""
+        if self._folder is not None:
+            with Results(self._folder) as results:
+                results.finish()
+
     def _open(
-        self,
-        files: Files,
-        spec: TrainingSpec,
-        facts: FactMap,
-        images: tuple[ImageIdentity, ...],
-        declared: RunRecord | None,
+        self, files: Files, spec: TrainingSpec, declared: RunRecord | None
     ) -> AbstractContextManager[Session]:
+        options = self._options
+        if self._done is not None and options.keep is not None:
+            # Everything is trained and kept already; what is left is to score the model.
+            options = replace(options, keep=options.keep / "scoring")
+        self._folder = options.state or default_folder(files.tag_manifest_sha256)
         return open_session(
             files,
             spec,
-            facts,
-            images,
-            self._options,
+            options,
             self._progress,
             self._on_log,
+            state=self._folder,
             declared=declared,
         )
 
     def _in(self, session: Session, case: Case) -> RerunOutcome:
-        options = self._options
-        plan = self._planned(session, case)
-        if options.train and self._done is None:
+        options, done = self._options, self._done
+        plan = self._planned(session, case) if done is None else done.plan
+        if options.train and done is None:
             self._on_plan(plan)
         if options.plan_only:
             words = "only planned (--plan)"
@@ -197,7 +210,7 @@ class Reexecution:
             )
         if not options.train:
             return replace(outcome, untrained="not asked for; use --rerun")
-        return _judged(case, self._done or self._train(session, case, plan), outcome)
+        return _judged(case, done or self._train(session, case, plan), outcome)
 
     def _planned(self, session: Session, case: Case) -> Plan:
         """The plan: the looks of the policy, as far as runs are wanted."""
@@ -208,7 +221,7 @@ class Reexecution:
         return session.plan(seeds, looks, case.planned(len(looks)))
 
     def _train(self, session: Session, case: Case, plan: Plan) -> _Trained:
-        bird = self._canary(session, case)
+        bird = self._told(self._canary(session, case))
         with self._progress.step("Training", 1 + len(plan.own_seeds)) as step:
             first = session.submit(case.spec.seed)
             futures = [first]
@@ -220,6 +233,12 @@ class Reexecution:
                 for future in futures[len(results) :]:
                     results.append(future.result())
                     step.advance()
+                if look == (plan.looks or (0,))[0] and (
+                    kept := sum(each.resumed for each in results)
+                ):
+                    self._tell(
+                        f"taken over from a verification that was stopped: {kept} of {len(results)}"
+                    )
                 verdicts = metric_verdicts(case, results[1:], len(plan.looks))
                 if settled(verdicts):
                     break
@@ -249,6 +268,11 @@ class Reexecution:
         knobs = differing_knobs({name: declared.get(name) for name in known}, known)
         return canary.examine(case.points, result, (*session.runtime.software, *knobs))
 
+    def _told(self, bird: Canary) -> Canary:
+        if bird.verdict != "not run":
+            self._tell(f"canary {bird.verdict}: {bird.explanation}")
+        return bird
+
 
 def settled(verdicts: Sequence[MetricVerdict]) -> bool:
     """Whether more trainings could change nothing: all consistent, or one inconsistent."""
@@ -257,16 +281,26 @@ def settled(verdicts: Sequence[MetricVerdict]) -> bool:
 
 
 def _judged(case: Case, done: _Trained, outcome: RerunOutcome) -> RerunOutcome:
+    known = known_seeds(case, done.own)
+    own = [result for result in done.own if result.seed not in case.seeds]
     rerun, findings = compared(case, done.declared, done.session.runtime)
-    verdicts = metric_verdicts(case, done.own, done.looks) if done.own else ()
-    verdict, explanation = overall_verdict(rerun, verdicts)
+    verdicts = metric_verdicts(case, own, done.looks) if own else ()
+    bits = tuple(bit_findings(case, rerun, verdicts, done.session.options.device))
+    verdict, explanation = overall_verdict(
+        rerun,
+        verdicts,
+        own,
+        contradicted=any(
+            each.code.endswith("-contradict") or each.code.endswith("-contradicts") for each in bits
+        ),
+    )
     judgement = Judgement(
         verdict=verdict,
         explanation=explanation,
         plan=done.plan,
         policy=policy_facts(case.policy),
         canary=done.canary,
-        trials=tuple(map(trial_of, done.own)),
+        trials=tuple(map(trial_of, own)),
         metrics=verdicts,
         commitment=done.commitment,
     )
@@ -276,8 +310,9 @@ def _judged(case: Case, done: _Trained, outcome: RerunOutcome) -> RerunOutcome:
         judgement=judgement,
         findings=(
             *findings,
-            *bit_findings(case, rerun, verdicts, done.session.options.device),
-            *own_findings(case, done.own, verdicts),
+            *bits,
+            *known,
+            *own_findings(case, own, verdicts),
             *_seed_fixed(case.spec),
         ),
     )
@@ -293,24 +328,19 @@ def _seed_fixed(spec: TrainingSpec) -> Iterator[Finding]:
         )
 
 
-def _without_results(files: Files) -> tuple[TrainingSpec, FactMap, tuple[ImageIdentity, ...]]:
-    """The parts of the payload that say how to train; the rest of the index is not looked at."""
+def _specification(files: Files) -> TrainingSpec:
+    """The training specification, before anything else is opened. Raises :class:`MalformedError`.
+
+    What it names has to lie where code and inputs lie, or the training would be shown what nobody may have opened yet.
+    """
     spec = codec.from_json(
         TrainingSpec, canonical.parse_canonical(files.read(SPEC), name=SPEC), place=SPEC
     )
     unrunnable = next(problems(spec), None)
     if unrunnable is not None:
         raise MalformedError("training-unrunnable", unrunnable)
-    index = canonical.parse_canonical(files.read(INDEX), name=INDEX)
-    parts = index if isinstance(index, dict) else {}
-    facts = codec.from_json(FactMap, parts.get("facts"), place=f"{INDEX}: facts")
-    listed = parts.get("images")
-    images = tuple(
-        codec.from_json(ImageIdentity, each, place=f"{INDEX}: images")
-        for each in (listed if isinstance(listed, list) else ())
-    )
-    return spec, facts, images
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return path.startswith(folder + "/")
+    if spec.code != CODE or any(not item.path.startswith(DATASETS) for item in spec.inputs):
+        raise MalformedError(
+            "training-place", f"code and inputs must lie in {CODE} and {DATASETS}, and nowhere else"
+        )
+    return spec

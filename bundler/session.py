@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,11 +14,11 @@ from bundler import canary, machine_facts, sandbox
 from bundler.devices import cuda_environment
 from bundler.engines import EngineOptions, open_engine
 from bundler.engines.model import Engine, OnLog
-from bundler.engines.store import Results, default_folder, key
+from bundler.engines.store import Results, key
 from bundler.engines.store import Session as Chosen
 from bundler.environments import prepare
 from bundler.environments.model import Mode, Runtime
-from bundler.errors import BundlerError, SandboxUnavailableError, UsageError
+from bundler.errors import SandboxUnavailableError, UsageError
 from bundler.evidence import Files
 from bundler.placeholders import expand, values_for
 from bundler.planning import choose_seeds, make_plan
@@ -26,8 +26,9 @@ from bundler.policy import DEFAULT, Policy
 from bundler.progress import Progress
 from bundler.records import RunRecord, Scalar
 from bundler.report import Plan, PlannedMetric
+from bundler.sandbox.gpus import devices
 from bundler.sandbox.workplace import make, workplace
-from bundler.spec import FactMap, ImageIdentity, Resources, TrainingSpec
+from bundler.spec import Resources, TrainingSpec
 from bundler.staging import stage, stage_declared
 from bundler.trials import OUT, PACKAGE, Trial, TrialResult, compared_artefacts
 
@@ -71,13 +72,13 @@ class Session:
 
     files: Files
     spec: TrainingSpec
-    facts: FactMap
     options: RerunOptions
     runtime: Runtime
     box: sandbox.Sandbox
     place: Path
     engine: Engine
     results: Results
+    sizes: Mapping[str, int]
     compares: bool
 
     def submit(self, seed: int) -> Future[TrialResult]:
@@ -95,7 +96,7 @@ class Session:
             try:
                 result = ended.result()
                 self.results.put(name, result)
-            except (BundlerError, OSError, CancelledError) as error:
+            except BaseException as error:  # noqa: BLE001  # whoever waits for it raises it
                 kept.set_exception(error)
             else:
                 kept.set_result(result)
@@ -131,12 +132,14 @@ class Session:
             working_directory=values["code"],
             environment=variables,
             outputs=spec.outputs,
-            facts=self.facts,
+            facts=spec.facts,
             run=spec.run,
+            sizes=self.sizes,
             compare=is_declared and self.compares,
             histories=is_declared,
             limits=self.options.limits,
-            confinement=self.options.confinement,
+            # Not "auto": what another machine would choose is for the policy to allow, and part of a result's name.
+            confinement=self.box.kind,  # type: ignore[arg-type]  # one of the three
             trusted=self.options.trusted,
             interpreter=None if runtime.interpreter is None else str(runtime.interpreter),
             root=None if runtime.root is None else str(runtime.root),
@@ -205,15 +208,16 @@ class Session:
 def open_session(  # noqa: PLR0913  # what is known of the bundle, and how to re-run it
     files: Files,
     spec: TrainingSpec,
-    facts: FactMap,
-    images: tuple[ImageIdentity, ...],
     options: RerunOptions,
     progress: Progress,
     on_log: OnLog,
     *,
+    state: Path,
     declared: RunRecord | None,
 ) -> Iterator[Session]:
     """Prepare everything that a re-execution needs; ``declared`` is ``None`` while its values may not be opened.
+
+    Results are kept in ``state``, and stay there for whoever completes the verification.
 
     Raises :class:`SandboxUnavailableError` and :class:`bundler.errors.EnvironmentNotRecreatableError` before any code
     of the bundle runs.
@@ -222,6 +226,11 @@ def open_session(  # noqa: PLR0913  # what is known of the bundle, and how to re
         raise UsageError(
             f"--environment {options.mode} is made on this machine, and {options.engine.kind} trains on others",
             remedy="Install the locked packages at one path on all of them, and give --python there.",
+        )
+    if options.device == "cuda" and not devices():
+        raise SandboxUnavailableError(
+            "this machine shows no NVIDIA device, so nothing was executed",
+            remedy="Leave out --device cuda: on a CPU the verdict is a statistical one (docs/gpu.md).",
         )
     box = sandbox.find(options.confinement, trusted=options.trusted)
     _allow(options, box.kind)
@@ -234,7 +243,7 @@ def open_session(  # noqa: PLR0913  # what is known of the bundle, and how to re
                 python=options.python,
                 files=files,
                 spec=spec,
-                images=images,
+                images=spec.images,
                 wheelhouse=options.wheelhouse,
                 image=options.image,
                 place=place / "runtime",
@@ -244,30 +253,37 @@ def open_session(  # noqa: PLR0913  # what is known of the bundle, and how to re
             stage(files, spec, package)
             if declared is not None:
                 stage_declared(files, declared, compared_artefacts(spec.outputs), package)
-        folder = options.state or default_folder(files.tag_manifest_sha256)
         how = replace(
             options.engine, limits=options.limits, keep=place / "runs" if options.keep else None
         )
         with (
-            Results(folder) as results,
+            Results(state) as results,
             open_engine(how, package, resources_of(spec, options), on_log=on_log) as engine,
         ):
-            session = Session(
+            yield Session(
                 files=files,
                 spec=spec,
-                facts=facts,
                 options=options,
                 runtime=runtime,
                 box=box,
                 place=place,
                 engine=engine,
                 results=results,
+                sizes=_sizes(files, spec),
                 compares=declared is not None,
             )
-            yield session
-            if options.train and not options.plan_only:
-                # All is judged; a later verification starts anew, with other seeds.
-                results.finish()
+
+
+def _sizes(files: Files, spec: TrainingSpec) -> dict[str, int]:
+    """The bytes of the artefacts that are compared, where the bag has them under their own names."""
+    places = {
+        path: f"data/artefacts/{spec.run}/{path}" for path in compared_artefacts(spec.outputs)
+    }
+    return {path: files.sizes.get(place, MOST_UNKNOWN) for path, place in places.items()}
+
+
+MOST_UNKNOWN = 1 << 28
+"""Bytes of an output that are read where the size of the declared one is not known."""
 
 
 def resources_of(spec: TrainingSpec, options: RerunOptions) -> Resources:

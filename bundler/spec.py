@@ -411,7 +411,8 @@ class TrainingSpec:
     ``{parameter.NAME}``; they are replaced once, literally, and no shell sees the result. ``code`` is the folder
     in the bag that becomes the working directory, ``code_trees`` what git says it is; ``lock`` the list of packages, if
     any, ``wheels`` the list of their wheels with digests (`bundler capture-wheels`). ``evaluation`` scores the shipped
-    model. Times are seconds.
+    model. ``facts`` and ``images`` are those of the index, so that the training can be repeated before anything with a
+    result in it is opened. Times are seconds.
     """
 
     format: Literal["urn:aisdp-bundler:training-spec:1"]
@@ -429,3 +430,5 @@ class TrainingSpec:
     wheels: str | None = None
     evaluation: Evaluation | None = None
     resources: Resources = field(default_factory=Resources)
+    facts: FactMap = field(default_factory=FactMap)
+    images: tuple[ImageIdentity, ...] = ()

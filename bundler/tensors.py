@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, deserialize
 
 from bundler.canonical import MAX_INTEGER
-from bundler.errors import MalformedError
+from bundler.errors import MalformedError, quoted
 from bundler.report import TensorComparison
 
 if TYPE_CHECKING:
@@ -39,12 +39,23 @@ CHUNK = 1 << 20
 """Elements that are converted to 64 bits at a time, so that a tensor needs memory once more, not many times."""
 
 
+LARGEST = 2**53 - 1
+"""Largest dimension of a tensor: the largest whole number that every JSON reader keeps."""
+
+
 def read(data: bytes, *, name: str) -> dict[str, dict[str, Any]]:
     """Return tensor name → {dtype, shape, data}. Raises :class:`MalformedError` (``tensors-syntax``)."""
     try:
-        return {key: dict(value) for key, value in deserialize(data)}  # type: ignore[no-untyped-call]  # Rust
+        tensors = {key: dict(value) for key, value in deserialize(data)}  # type: ignore[no-untyped-call]  # Rust
     except (SafetensorError, ValueError) as error:
         raise MalformedError("tensors-syntax", f"{name}: not a safetensors file: {error}") from None
+    for key, value in tensors.items():
+        if any(size > LARGEST for size in value["shape"]):
+            # An empty tensor can have any shape; no report could hold it.
+            raise MalformedError(
+                "tensors-syntax", f"{name}: {quoted(key)} has a dimension beyond 2^53"
+            )
+    return tensors
 
 
 def compare(declared: bytes, rerun: bytes, *, name: str) -> tuple[TensorComparison, ...]:

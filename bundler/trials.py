@@ -46,8 +46,8 @@ class Trial:
 
     ``command`` and ``environment`` have no placeholders left. ``run`` is the declared run that it repeats.
     ``histories`` asks for every metric point, and ``compare`` for a comparison of its output with the declared bytes in
-    the staged package: both only for the declared seed. ``interpreter`` and ``root`` are paths on the worker; the
-    sandbox is found there, too.
+    the staged package: both only for the declared seed, whose tensors are hashed as well. ``sizes`` are the bytes that
+    the declared artefacts have. ``interpreter`` and ``root`` are paths on the worker; the sandbox is found there, too.
     """
 
     seed: int
@@ -57,6 +57,7 @@ class Trial:
     outputs: Outputs
     facts: FactMap
     run: str
+    sizes: Mapping[str, int] = field(default_factory=dict)
     compare: bool = False
     histories: bool = False
     limits: sandbox.Limits = field(default_factory=sandbox.Limits)
@@ -198,13 +199,14 @@ def _read_back(trial: Trial, result: TrialResult, staged: Path, place: Path) -> 
         result = replace(result, record=_record(trial, imported))
         if trial.histories:
             result = replace(result, points=tuple(map(Point.of, imported.points)))
-        if trained(result):
+        if trained(result) and trial.histories:
             result = _outputs(trial, result, imported, staged / DECLARED)
-    except (HostileOutputError, SourceError, UsageError, MalformedError) as error:
+    except (HostileOutputError, SourceError, UsageError, MalformedError, MemoryError) as error:
+        words = getattr(error, "message", "it needs more memory than there is")
         return replace(
             result,
             record=None,
-            problem=error.message.replace(str(place / "out"), str(OUT)),
+            problem=words.replace(str(place / "out"), str(OUT)),
             remedy=diagnosis.why_nothing_was_left(place / WORKSPACE, trial.outputs.location),
         )
     return result
@@ -252,7 +254,7 @@ def _outputs(
     for number, path in enumerate(compared_artefacts(trial.outputs)):
         left = (declared / str(number)).read_bytes() if trial.compare else None
         # Output is hostile: nothing much larger than what was declared is read into memory.
-        limit = (trial.limits.file_bytes if left is None else len(left)) + MAX_ENVIRONMENT_BYTES
+        limit = trial.sizes.get(path, 0) + MAX_ENVIRONMENT_BYTES
         right = _artefact(imported, path, limit=limit)
         if right is None:
             raise SourceError(f"the training left no artefact {path}")
@@ -262,7 +264,9 @@ def _outputs(
             hashes.update(tensor_hashes(right, path))
             if left is not None:
                 tensors += compare_tensors(left, right, name=path)
-        elif left is not None and trial.outputs.predictions is not None:
+        elif left is None:
+            hashes[path] = hashlib.sha256(right).hexdigest()
+        elif trial.outputs.predictions is not None:
             try:
                 found = compare_predictions(left, right, trial.outputs.predictions, name=path)
             except MalformedError as error:

@@ -296,7 +296,9 @@ def _claim(name: ClaimName, results: list[CheckResult]) -> Claim:
     mine = [result for result in results if result.claim == name]
     ran = [result for result in mine if result.outcome != "skipped"]
     if not ran:
-        return Claim(name=name, status="not run", summary=mine[0].detail)
+        details = [result.detail for result in mine]
+        wanted = [detail for detail in details if not detail.startswith("not asked for")]
+        return Claim(name=name, status="not run", summary=(wanted or details)[0])
     findings = [finding for result in ran for finding in result.findings]
     status = status_of(findings)
     skipped = len(mine) - len(ran)

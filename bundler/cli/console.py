@@ -53,6 +53,10 @@ class Bars:
         self._console = Console(stderr=True)
         self._tails = Tails()
 
+    def tell(self, words: str) -> None:
+        """Say something that is known before the end."""
+        self._console.print(Text(shown_text(words), style="yellow"))
+
     def log(self, seed: int, chunk: bytes) -> None:
         """The training with ``seed`` printed ``chunk``. May be called from any thread."""
         line = self._tails.heard(seed, chunk)
@@ -232,7 +236,8 @@ def show_plan(plan: Plan) -> None:
     """Say what will be executed, before it is; on standard error, for the report is the output."""
     console = Console(stderr=True, highlight=False)
     seeds = ", ".join(map(str, plan.own_seeds[:8])) + (" …" if len(plan.own_seeds) > 8 else "")
-    looks = " and ".join(map(str, plan.looks))
+    *first, last = map(str, plan.looks or (0,))
+    looks = f"{', '.join(first)} and {last}" if first else last
     own = f"; own seeds {seeds}, judged after {looks}" if plan.own_seeds else "; no own seeds"
     rows = [
         ("will run", " ".join(plan.command)),

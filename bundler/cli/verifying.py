@@ -1,4 +1,4 @@
-"""``verify-bundle``: what an assessor can ask for. Only arguments are read here; :mod:`bundler.cli.commands` works."""
+"""``verify-bundle``: what an assessor can ask for. Only arguments are read here; :mod:`.verification` does the work."""
 
 # ruff: noqa: D301 - click keeps the lines of a paragraph that begins with the character \\b, which r""" would not make.
 
@@ -33,6 +33,10 @@ class Size(click.ParamType[Any]):
         return int(digits) << powers[unit]
 
 
+MOST = 2**32 - 1
+"""The largest seed that numpy takes; torch and random take larger ones."""
+
+
 class Seeds(click.ParamType[Any]):
     """Seeds with commas between."""
 
@@ -48,6 +52,8 @@ class Seeds(click.ParamType[Any]):
         if not all(word.strip().isascii() and word.strip().isdigit() for word in words):
             self.fail(f"{value!r} is not a list of seeds such as 11,12,13", param, ctx)
         seeds = tuple(int(word) for word in words)
+        if max(seeds) > MOST:
+            self.fail(f"a seed is larger than {MOST}, which no framework takes", param, ctx)
         if len({*seeds}) != len(seeds):
             self.fail("a seed stands twice; the same seed again shows nothing new", param, ctx)
         return seeds
@@ -192,6 +198,6 @@ def verify(**options: Any) -> int:
       6  inconclusive
       8  the report cannot be written
     """
-    from bundler.cli.commands import VerifyOptions, run_verify
+    from bundler.cli.verification import VerifyOptions, run_verify
 
     return run_verify(VerifyOptions(**options))

@@ -79,7 +79,7 @@ def test_a_plan_says_what_would_run_and_runs_nothing(honest):
     for words in (
         "train.py --seed=42",
         "own seeds",
-        "judged after 3 and 5 and 8",
+        "judged after 3, 5 and 8",
         "margin 0.02",
         "90 %",
     ):
@@ -99,7 +99,10 @@ def test_blind_results_are_committed_before_a_declared_value_is_opened(honest):
     assert len(results["results"]) == 5
     # Neither records nor histories nor artefacts had been read.
     assert commitment["opened"] == [
-        "data/bundle.json",
+        "data/code/data.csv",
+        "data/code/evaluate.py",
+        "data/code/requirements.txt",
+        "data/code/train.py",
         "data/datasets/data/data.csv",
         "data/environment/requirements.txt",
         "data/spec/training.json",

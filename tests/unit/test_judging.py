@@ -8,11 +8,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from bundler import judging
+from bundler import comparing, judging
 from bundler.case import Case
 from bundler.policy import DEFAULT
 from bundler.records import CodeVersion, DatasetVersion, MetricSummary, RunRecord, Source, number
-from bundler.report import Knob, MetricComparison, Rerun, TensorComparison
+from bundler.report import (
+    Knob,
+    MetricComparison,
+    PredictionComparison,
+    Rerun,
+    TensorComparison,
+)
+from bundler.reproduction import is_bitwise
 from bundler.spec import Tolerance
 from bundler.trials import TrialResult
 
@@ -55,7 +62,7 @@ def case(
         gates=(),
     )
     return Case(
-        evidence=SimpleNamespace(contents=SimpleNamespace(index=index)),
+        evidence=SimpleNamespace(contents=SimpleNamespace(index=index, records=())),
         spec=SimpleNamespace(),
         declared=record(environment=environment or {}),
         points=(),
@@ -97,6 +104,53 @@ def test_what_cannot_be_settled_says_what_would_settle_it():
     assert "--runs" in open_one.remedy or "repeated runs" in open_one.remedy
 
 
+@pytest.mark.parametrize(
+    "ending",
+    [
+        {"ended": "killed", "exit_code": 137, "detail": "signal 9 (SIGKILL)"},
+        {"ended": "timed out", "exit_code": None, "detail": "still running after 1 s"},
+        {"ended": "output limit", "exit_code": None},
+        {"ended": "exited", "exit_code": 1},
+    ],
+    ids=lambda ending: ending["ended"],
+)
+def test_a_training_cannot_choose_which_seeds_count_by_how_it_ends(ending):
+    """Half of the seeds are bad, and end before anybody sees it."""
+    results = [
+        result(11),
+        result(12, 0.6, **ending),
+        result(13, 0.805),
+        result(14, 0.6, **ending),
+        result(15, 0.795),
+    ]
+    findings, verdicts = found(case(), results)
+    assert judging.trial_of(results[1]).ended == "failed"
+    assert judging.trial_of(results[1]).metrics == {}
+    assert verdicts[0].verdict == "INCONCLUSIVE"
+    assert "2 of 5" in findings["rerun-trials-lost"].message
+
+
+def test_figures_of_trainings_that_crashed_contradict_nothing():
+    """An honest provider logs the hold-out once before the training; the training then fails here."""
+    crashed = [result(seed, 0.3 + seed / 1000, exit_code=1) for seed in (11, 12, 13)]
+    findings, verdicts = found(case(), crashed)
+    assert verdicts[0].verdict == "INCONCLUSIVE"
+    assert "rerun-inconsistent" not in findings
+
+
+def test_a_record_that_says_failed_is_no_result():
+    failed = result(11, record=record(11, status="failed"))
+    assert judging.trial_of(failed).ended == "failed"
+
+
+def test_the_provider_s_own_seeds_do_not_count():
+    of = case()
+    of.evidence.contents.records = (record(1), record(2))
+    (known,) = judging.known_seeds(of, [result(1), result(11)])
+    assert (known.code, known.severity) == ("rerun-seed-known", "warning")
+    assert "seed 1 is" in known.message
+
+
 def test_a_metric_without_a_tolerance_asks_for_one():
     findings, _ = found(case(margin=None), [result(11), result(12), result(13)])
     assert "declare a tolerance" in findings["rerun-inconclusive"].remedy
@@ -116,11 +170,11 @@ def test_lost_trainings_are_counted_apart_from_failed_ones():
     findings, verdicts = found(case(), [lost, failed, result(13), result(14), result(15, 0.81)])
     message = findings["rerun-trials-lost"].message
     assert "2 of 5 trainings" in message
-    assert "seed 11: infrastructure, no disk" in message
+    assert "seed 11: could not start: no disk" in message
     # What the machine lost says nothing; a training that failed by itself is one without a value.
     assert len(verdicts[0].rerun) == 3
     assert verdicts[0].verdict == "INCONCLUSIVE"
-    assert judging.trial_of(failed).detail == "ValueError: x"
+    assert judging.trial_of(failed).detail == "exit code 1: ValueError: x"
 
 
 def test_nan_is_no_value():
@@ -193,7 +247,7 @@ OPEN = [result(11, 0.80), result(12, 0.85), result(13, 0.75)]
 )
 def test_the_verdict_is_one_word_with_a_sentence(bits, results, word, says):
     verdicts = judging.metric_verdicts(case(), results, 3) if results else ()
-    found_word, sentence = judging.overall_verdict(rerun(bits), verdicts)
+    found_word, sentence = judging.overall_verdict(rerun(bits), verdicts, results)
     assert found_word == word
     assert says in sentence
 
@@ -203,6 +257,7 @@ def test_the_verdict_is_one_word_with_a_sentence(bits, results, word, says):
     [
         ("bitwise", (), "warning"),
         ("bitwise", (Knob(name="threads", declared=1, rerun=2),), "note"),
+        ("bitwise", (Knob(name="build_id", declared="a", rerun="b"),), "warning"),
         ("statistical", (), "note"),
     ],
 )
@@ -211,14 +266,14 @@ def test_other_bits_matter_where_bits_were_promised_and_nothing_explains_them(
 ):
     of = case(level=level)
     verdicts = judging.metric_verdicts(of, CONSISTENT, 3)
-    findings = list(judging.bit_findings(of, rerun("not bitwise", knobs), verdicts, "cpu"))
+    findings = list(comparing.bit_findings(of, rerun("not bitwise", knobs), verdicts, "cpu"))
     assert {each.severity for each in findings} == {severity}
     assert "rerun-not-bitwise" in {each.code for each in findings}
 
 
 def test_other_bits_stay_open_where_other_seeds_settled_nothing():
     of = case(level="statistical")
-    findings = judging.bit_findings(
+    findings = comparing.bit_findings(
         of, rerun("not bitwise"), judging.metric_verdicts(of, OPEN, 3), "cpu"
     )
     assert "warning" in {each.severity for each in findings}
@@ -227,7 +282,9 @@ def test_other_bits_stay_open_where_other_seeds_settled_nothing():
 def test_a_run_on_another_device_can_only_be_judged_statistically():
     of = case(environment={"device": "cuda:0"})
     verdicts = judging.metric_verdicts(of, CONSISTENT, 3)
-    findings = {f.code: f for f in judging.bit_findings(of, rerun("not bitwise"), verdicts, "cpu")}
+    findings = {
+        f.code: f for f in comparing.bit_findings(of, rerun("not bitwise"), verdicts, "cpu")
+    }
     assert "did not train on cpu" in findings["rerun-other-device"].message
     assert {each.severity for each in findings.values()} == {"note"}
 
@@ -247,7 +304,79 @@ def test_the_scope_of_equal_bits_is_said_only_where_no_other_seed_was_settled():
         max_absolute_difference=0.0,
     )
     same = replace(rerun(), metrics=(metric,), tensors=(tensor,))
-    alone = list(judging.bit_findings(of, same, (), "cpu"))
+    alone = list(comparing.bit_findings(of, same, (), "cpu"))
     assert [each.code for each in alone] == ["rerun-bitwise-scope"]
     verdicts = judging.metric_verdicts(of, CONSISTENT, 3)
-    assert list(judging.bit_findings(of, same, verdicts, "cpu")) == []
+    assert list(comparing.bit_findings(of, same, verdicts, "cpu")) == []
+
+
+def metric(rerun_value: float, **changes) -> MetricComparison:
+    facts = {
+        "metric": METRIC, "role": "hold-out", "declared": 0.8, "rerun": rerun_value, "points_declared": 1,
+        "points_rerun": 1, "points_differing": int(rerun_value != 0.8), "first_differing_step": None,
+    }  # fmt: skip
+    return MetricComparison(**{**facts, **changes})
+
+
+@pytest.mark.parametrize("level", ["bitwise", "statistical"])
+def test_a_declared_figure_that_is_far_off_is_excused_by_nothing(level):
+    of = case(level=level)
+    verdicts = judging.metric_verdicts(of, CONSISTENT, 3)
+    knobs = (Knob(name="cpu.model", declared="A", rerun="B"),)
+    near = replace(rerun("not bitwise", knobs), metrics=(metric(0.7999),))
+    far = replace(rerun("not bitwise", knobs), metrics=(metric(0.70),))
+    assert "rerun-decisive-differs" not in {
+        each.code for each in comparing.bit_findings(of, near, verdicts, "cpu")
+    }
+    (found_one,) = [
+        each
+        for each in comparing.bit_findings(of, far, verdicts, "cpu")
+        if each.code == "rerun-decisive-differs"
+    ]
+    assert found_one.severity == "warning"
+
+
+def test_without_a_tolerance_the_policy_says_how_far_is_far():
+    of = case(margin=None)
+    far = replace(rerun("not bitwise"), metrics=(metric(0.74),))
+    assert "rerun-decisive-differs" in {
+        each.code for each in comparing.bit_findings(of, far, (), "cpu")
+    }
+
+
+def test_the_declared_weights_cannot_come_with_other_predictions():
+    tensor = TensorComparison(
+        tensor="w",
+        dtype="F32",
+        shape=(1,),
+        equal=True,
+        equal_fraction=1.0,
+        max_absolute_difference=0.0,
+    )
+    invented = PredictionComparison(
+        artefact="predictions.csv", examples=200, agreement=0.76, max_absolute_difference=0.5,
+        max_logit_difference=None,
+    )  # fmt: skip
+    report = replace(
+        rerun("not bitwise"), tensors=(tensor,), metrics=(metric(0.8),), predictions=(invented,)
+    )
+    assert not is_bitwise(report.metrics, report.tensors, report.predictions)
+    findings = {each.code: each for each in comparing.bit_findings(case(), report, (), "cpu")}
+    assert findings["rerun-predictions-contradict"].severity == "error"
+    word, sentence = judging.overall_verdict(report, (), contradicted=True)
+    assert word == "INCONSISTENT"
+    assert "not the declared results" in sentence
+
+
+def test_durations_do_not_decide_about_bits_where_metrics_have_roles():
+    tensor = TensorComparison(
+        tensor="w",
+        dtype="F32",
+        shape=(1,),
+        equal=True,
+        equal_fraction=1.0,
+        max_absolute_difference=0.0,
+    )
+    seconds = metric(3.4, metric="epoch_seconds", role="other", points_differing=4)
+    assert is_bitwise((metric(0.8), seconds), (tensor,))
+    assert not is_bitwise((seconds,), (tensor,))

@@ -252,3 +252,12 @@ def test_a_large_tensor_needs_its_own_size_once_more():
     tracemalloc.stop()
     assert found["ulp_median"] > 8000
     assert peak < 2.5 * len(left)
+
+
+def test_an_empty_tensor_of_an_endless_shape_is_refused():
+    """No report could hold its shape: JSON's whole numbers end at 2^53."""
+    header = b'{"w":{"dtype":"F32","shape":[1152921504606846976,0],"data_offsets":[0,0]}}'
+    data = len(header).to_bytes(8, "little") + header
+    with pytest.raises(MalformedError, match="dimension beyond") as error:
+        tensors.read(data, name="model.safetensors")
+    assert error.value.code == "tensors-syntax"

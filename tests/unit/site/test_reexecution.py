@@ -54,6 +54,19 @@ def test_the_verdict_comes_first_and_says_what_it_means(bundle, make_site):
     overview = text_of(site, "index.html")
     assert "- not run ✓ CONSISTENT not asked for" in overview
     assert "trainings with seeds of the verifier's own choice" not in overview
+    # A good word beside a claim that is open is no green one.
+    assert "Even so, the claim reproduction is not run" in words
+    assert "judgement--good" not in (site / "reproducibility.html").read_text()
+
+
+def test_a_good_word_is_green_where_the_claim_is_met(bundle, make_site):
+    report = reports.reexecuted(report_about(bundle))
+    met = [
+        replace(claim, status="met") if claim.name == "reproduction" else claim
+        for claim in report.claims
+    ]
+    site = make_site(bundle, report=replace(report, claims=tuple(met)), keys=tiny.TRUST)
+    assert "Even so" not in text_of(site, "reproducibility.html")
     assert "judgement--good" in (site / "reproducibility.html").read_text()
 
 

@@ -52,7 +52,7 @@ clean: ## remove what was built
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -q 'pip>=25.1'
+	$(PIP) install -q 'pip>=26.1.2'
 	$(PIP) install -q -c constraints.txt -e '.[sandlock]'
 	@touch $@
 

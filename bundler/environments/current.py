@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from bundler.environments.interpreters import answer
 from bundler.environments.model import Runtime
@@ -16,12 +18,35 @@ from bundler.records import Scalar
 from bundler.report import Knob
 from bundler.spec import TrainingSpec
 
-_LIST = (
-    "import importlib.metadata as m, json, sys;"
-    "print(json.dumps([sys.version.split()[0],"
-    # What comes first on the path is what is imported; in a dict, the last of a name stays.
-    " [[d.name, d.version] for d in m.distributions() if d.name][::-1]]))"
-)
+_LIST = """
+import hashlib, importlib.metadata, json, platform, sys, sysconfig
+
+def described(each):
+    try:
+        name, version, record = each.metadata["Name"], each.version, each.read_text("RECORD")
+    except Exception as error:
+        # What cannot be read is no package, but another environment than one without it.
+        return [None, None, type(error).__name__]
+    # RECORD has the digests of the package's files.
+    return [name, version, record and hashlib.sha256(record.encode()).hexdigest()]
+
+# What comes first on the path is what is imported; in a dict, the last of a name stays.
+packages = [described(each) for each in importlib.metadata.distributions()][::-1]
+build = [sys.version, sysconfig.get_platform(), platform.machine(), *platform.libc_ver()]
+print(json.dumps([sys.version.split()[0], build, packages]))
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """What an interpreter sees: normalised name → version of the packages and of ``python`` itself.
+
+    ``sha256`` also tells builds of one version apart: it is over the ``RECORD`` of each package and the interpreter's
+    build.
+    """
+
+    versions: Mapping[str, str]
+    sha256: str
 
 
 class Files(Protocol):
@@ -37,7 +62,8 @@ def prepare(*, python: Path, files: Files, spec: TrainingSpec) -> Runtime:
     Raises :class:`EnvironmentNotRecreatableError` if ``python`` does not run or a declared package is not installed,
     :class:`bundler.errors.MalformedError` if the lock cannot be read.
     """
-    found = installed(python)
+    there = installed(python)
+    found = there.versions
     lock = lock_of(files, spec)
     knobs: tuple[Knob, ...] = ()
     if lock is not None and spec.lock is not None:
@@ -50,7 +76,10 @@ def prepare(*, python: Path, files: Files, spec: TrainingSpec) -> Runtime:
         python=str(python),
         interpreter=python,
         software=knobs,
-        facts={**facts_of(found), "packages_compared": compared(lock, found)},
+        facts={
+            **facts_of(found, there.sha256),
+            "packages_compared": compared(lock, found),
+        },
     )
 
 
@@ -64,23 +93,37 @@ def compared(lock: Lock | None, found: Mapping[str, str]) -> int:
     return 0 if lock is None else sum(name in found for name in lock.versions)
 
 
-def facts_of(found: Mapping[str, str]) -> dict[str, Scalar]:
-    """What identifies the software: Python's version, the number of packages, a SHA-256 over all names and versions."""
+def facts_of(found: Mapping[str, str], software: str) -> dict[str, Scalar]:
+    """What identifies the software: Python's version, the number of packages, a SHA-256 over all names and versions.
+
+    ``software`` is a SHA-256 that tells apart what has the same names and versions and yet is not the same.
+    """
     text = "".join(f"{name}=={version}\n" for name, version in sorted(found.items()))
     return {
         "python": found["python"],
         "packages": len(found) - 1,
         "packages_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "software_sha256": software,
     }
 
 
-def installed(python: Path) -> dict[str, str]:
-    """Normalised name → version of the packages that ``python`` sees, and ``python`` itself.
+def digest_of(value: Any) -> str:
+    """The SHA-256 of ``value``, which is of plain lists and text, as JSON."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def installed(python: Path) -> Installed:
+    """The packages that ``python`` sees, and its build.
 
     Raises :class:`EnvironmentNotRecreatableError` if the interpreter does not run.
     """
-    version, packages = answer(python, _LIST)
-    return {"python": version, **{normalise(name): found for name, found in packages}}
+    version, build, packages = answer(python, _LIST)
+    names = {normalise(name): found for name, found, _ in packages if name and found}
+    return Installed(
+        versions={"python": version, **names},
+        # Folders list their files in any order.
+        sha256=digest_of([build, sorted(packages, key=json.dumps)]),
+    )
 
 
 def differences(

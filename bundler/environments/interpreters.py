@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,22 +21,31 @@ from bundler.errors import EnvironmentNotRecreatableError
 
 _SECONDS = 60
 
+OLDEST_UV = (0, 11, 15)
+OLDEST_PIP = (26, 1, 2)
+"""Earlier ones write programs wherever a wheel says (GHSA-4gg8-gxpx-9rph, CVE-2026-8643)."""
+
 _IDENTITY = (
     "import json, platform, sys, sysconfig;"
     "print(json.dumps([sys.executable, sys.version.split()[0], sys.implementation.name,"
-    " sysconfig.get_platform(), ' '.join(platform.libc_ver()).strip()]))"
+    " sysconfig.get_platform(), ' '.join(platform.libc_ver()).strip(), sys.version]))"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interpreter:
-    """A Python of this machine; ``platform`` is as in ``linux-x86_64``, ``libc`` as in ``glibc 2.36``, or empty."""
+    """A Python of this machine.
+
+    ``platform`` is as in ``linux-x86_64``, ``libc`` as in ``glibc 2.36``, or empty; ``build`` is all that it says of
+    its version: when it was built, and with which compiler.
+    """
 
     path: Path
     version: str
     implementation: str
     platform: str
     libc: str
+    build: str
 
     @property
     def minor(self) -> str:
@@ -74,12 +83,12 @@ def answer(python: Path, script: str) -> Any:
 def identify(python: Path) -> Interpreter:
     """What ``python`` is. Raises :class:`EnvironmentNotRecreatableError` if it does not run."""
     found = answer(python, _IDENTITY)
-    if not (isinstance(found, list) and len(found) == 5 and all(isinstance(e, str) for e in found)):
+    if not (isinstance(found, list) and len(found) == 6 and all(isinstance(e, str) for e in found)):
         raise EnvironmentNotRecreatableError(
             f"{python} is not a Python interpreter that runs",
             remedy="Give --python an interpreter.",
         )
-    executable, version, implementation, platform, libc = found
+    executable, version, implementation, platform, libc, build = found
     return Interpreter(
         # A shim (pyenv, asdf) is a script: what it started is the interpreter.
         path=Path(executable),
@@ -87,6 +96,7 @@ def identify(python: Path) -> Interpreter:
         implementation=implementation,
         platform=platform,
         libc=libc,
+        build=build,
     )
 
 
@@ -113,9 +123,28 @@ def find(version: str, implementation: str, preferred: Path) -> Interpreter:
 
 
 def find_uv() -> str | None:
-    """The program uv: of the extra ``locked``, beside this interpreter, or of PATH."""
-    beside = str(Path(sys.executable).parent)
-    return shutil.which("uv", path=os.pathsep.join([beside, os.environ.get("PATH", os.defpath)]))
+    """The program uv: of the extra ``locked``, beside this interpreter, or of PATH; none before ``OLDEST_UV``."""
+    for folders in (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)):
+        found = shutil.which("uv", path=folders)
+        if found is not None and version_of([found]) >= OLDEST_UV:
+            return found
+    return None
+
+
+def version_of(installer: Sequence[str]) -> tuple[int, ...]:
+    """The version of uv or pip, as the command says; empty, and so earlier than any, if it says none."""
+    try:
+        done = subprocess.run(
+            [*installer, "--version"],
+            check=True,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=_SECONDS,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    said = re.match(rb"(uv|pip) ([0-9]{1,6}(\.[0-9]{1,6}){1,3})", done.stdout)
+    return () if said is None else tuple(map(int, said[2].split(b".")))
 
 
 def _candidates(minor: str, implementation: str, preferred: Path) -> Iterator[Path]:

@@ -21,6 +21,7 @@ from bundler.environments import hashed, interpreters, wheels
 from bundler.environments.current import (
     Files,
     compared,
+    digest_of,
     facts_of,
     lock_of,
     other_versions,
@@ -73,6 +74,7 @@ def prepare(
         for folder in passing:
             folder.mkdir()
         _lay_out(wanted.wheels, wheelhouse, passing[0])
+        _examine(wanted.wheels, passing[0])
         installer = _install(wanted, place, venv)
     finally:
         for folder in passing:
@@ -87,7 +89,7 @@ def prepare(
         interpreter=venv / "bin" / "python",
         software=tuple(software),
         facts={
-            **facts_of(found),
+            **facts_of(found, _software(wanted)),
             "packages_compared": compared(lock, found),
             "wheels": len(wanted.wheels),
             "wheels_sha256": wanted.identity,
@@ -116,10 +118,25 @@ def _given(wheelhouse: Path | None, spec: TrainingSpec, lock: Lock | None) -> Pa
 
 
 def installed_below(venv: Path) -> dict[str, str]:
-    """Normalised name → version of what lies in ``venv``, read from its files: its interpreter is not started."""
+    """Normalised name → version of what lies in ``venv``, read from its files: its interpreter is not started.
+
+    What cannot be read is left out.
+    """
     folders = sorted({str(each.resolve()) for each in venv.glob("lib*/*/site-packages")})
-    found = importlib.metadata.distributions(path=folders)
-    return {normalise(each.name): each.version for each in found if each.name}
+    found = {}
+    for each in importlib.metadata.distributions(path=folders):
+        # Of METADATA that is no text, that is none (None or KeyError, by the version of Python), or cannot be opened.
+        with suppress(ValueError, OSError, LookupError, TypeError, AttributeError):
+            name, version = each.metadata["Name"], each.metadata["Version"]
+            if name and version:
+                found[normalise(str(name))] = str(version)
+    return found
+
+
+def _software(wanted: _Wanted) -> str:
+    """A SHA-256 over the digests of the wheels and the build of the interpreter; where they lie makes no difference."""
+    here = wanted.interpreter
+    return digest_of([wanted.identity, here.build, here.platform, here.libc])
 
 
 def _wanted(
@@ -185,22 +202,13 @@ def _lock_knobs(
 
 def _lay_out(wanted: Sequence[Wheel], wheelhouse: Path, folder: Path) -> None:
     """Put exactly the wanted wheels into ``folder``, each held against its digest: the installer sees no other file."""
-    absent, altered, unpacked = [], [], 0
+    absent, altered = [], []
     for wheel in wanted:
         sources = [each for each in wheels.places_of(wheelhouse, wheel) if each.is_file()]
-        target = folder / wheel.filename
         if not sources:
             absent.append(wheel.filename)
-        elif not any(_brought(source, target, wheel) for source in sources):
+        elif not any(_brought(source, folder / wheel.filename, wheel) for source in sources):
             altered.append(wheel.filename)
-        else:
-            try:
-                unpacked += wheels.examine(target, wheel.name, wheel.version)
-            except MalformedError as error:
-                raise EnvironmentNotRecreatableError(
-                    f"a wheel is not safe to unpack: {error.message}",
-                    remedy="Report it to the provider: the bundle lists this wheel.",
-                ) from None
     if absent:
         raise EnvironmentNotRecreatableError(
             f"{wheelhouse} lacks {len(absent)} wheels: {_some(absent)}",
@@ -211,12 +219,25 @@ def _lay_out(wanted: Sequence[Wheel], wheelhouse: Path, folder: Path) -> None:
             f"{len(altered)} wheels are not those that the bundle lists, their SHA-256 differs: {_some(altered)}",
             remedy=f"Remove them from {wheelhouse} and get them anew. The bundle's digests are signed.",
         )
-    free = shutil.disk_usage(folder).free
-    if unpacked > free:
-        raise EnvironmentNotRecreatableError(
-            f"the environment takes {unpacked >> 20:,} MiB, and {folder.parent} has {free >> 20:,} MiB left",
-            remedy="Free some space, or set TMPDIR or --keep to a larger disk.",
-        )
+
+
+def _examine(wanted: Sequence[Wheel], folder: Path) -> None:
+    """Look into all wheels before anything of one is written, and ask whether there is room for them."""
+    unpacked, free = 0, shutil.disk_usage(folder).free
+    for wheel in wanted:
+        try:
+            unpacked += wheels.examine(folder / wheel.filename, wheel.name, wheel.version)
+        except MalformedError as error:
+            raise EnvironmentNotRecreatableError(
+                f"a wheel is not safe to unpack: {error.message}",
+                remedy="Report it to the provider: the bundle lists this wheel.",
+            ) from None
+        if unpacked > free:
+            raise EnvironmentNotRecreatableError(
+                f"the environment takes {unpacked >> 20:,} MiB or more, and {folder.parent} has"
+                f" {free >> 20:,} MiB left",
+                remedy="Free some space, or set TMPDIR or --keep to a larger disk.",
+            )
 
 
 def _brought(source: Path, target: Path, wheel: Wheel) -> bool:
@@ -306,11 +327,14 @@ def _not_installed(program: str, words: str, wanted: _Wanted) -> EnvironmentNotR
 
 def _refuse_without_pip() -> None:
     # Asked of our own interpreter; find_spec would do, if pip could not be broken.
-    command = [sys.executable, *_PIP, "--version"]
-    if subprocess.run(command, check=False, capture_output=True, timeout=60).returncode != 0:
+    if interpreters.version_of([sys.executable, *_PIP]) < interpreters.OLDEST_PIP:
+        uv, pip = (
+            ".".join(map(str, each)) for each in (interpreters.OLDEST_UV, interpreters.OLDEST_PIP)
+        )
         raise EnvironmentNotRecreatableError(
-            "neither uv nor pip is installed beside this program",
-            remedy="Install uv: pip install 'aisdp-bundler[locked]'.",
+            f"neither uv {uv} nor pip {pip}, or a later one, is installed beside this program: earlier ones write"
+            " wherever a wheel says",
+            remedy="Install uv: pip install --upgrade 'aisdp-bundler[locked]'.",
         )
 
 

@@ -6,6 +6,7 @@ many bundles share. The list is part of the signed bundle, so it says which byte
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import zipfile
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Final, Literal, NoReturn
 
 from bundler import canonical, codec
+from bundler.environments import entry_points
 from bundler.errors import MalformedError, quoted
 from bundler.lockfiles import Lock, agrees, normalise
 from bundler.storage.hashing import digest_file
@@ -31,6 +33,9 @@ MAX_LIST_BYTES = 4 << 20
 MAX_WHEELS = 5_000
 MAX_WHEEL_BYTES = 16 << 30
 """Largest wheel, in bytes; the largest known ones have some 3 GB."""
+
+MAX_UNPACKED_BYTES = 32 << 30
+"""Largest content of a wheel, in bytes, unpacked."""
 
 MAX_MEMBERS = 200_000
 MAX_METADATA = 4 << 20
@@ -47,7 +52,8 @@ _FILENAME = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._]*)-(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_]*)(-[0-9][A-Za-z0-9_.]*)?"
     r"-[A-Za-z0-9_.]+-[A-Za-z0-9_.]+-[A-Za-z0-9_.]+\.whl"
 )
-_INTERPRETER = re.compile(r"(python|pypy)[0-9.w]*(\.exe)?")
+_INFO = (".dist-info", ".egg-info")
+_CHUNK = 1 << 20
 _UNREADABLE = (
     OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, OverflowError, RuntimeError,
 )  # fmt: skip
@@ -140,15 +146,16 @@ def is_whole(path: Path, wheel: Wheel) -> bool:
 
 
 def examine(path: Path, name: str, version: str) -> int:
-    """Look into a wheel before pip or uv unpack it; return its unpacked size in bytes, as it says.
+    """Look into a wheel before pip or uv unpack it; return its unpacked size in bytes.
 
-    Raises :class:`MalformedError` (``wheel-malformed``) unless it is a wheel of ``name`` and ``version`` whose members
-    stay below the environment, are no links and leave the interpreter alone.
+    Every member is unpacked once, to nowhere: so the size is the true one. Raises :class:`MalformedError`
+    (``wheel-malformed``) unless it is a wheel of ``name`` and ``version`` and of no other package, whose members and
+    programs stay below the environment, are no links and leave the interpreter alone.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            for problem in _unfit(members):
+            for problem in _problems_inside(archive, members):
                 _malformed(path, problem)
             found = _identity(archive, members)
     except _UNREADABLE as error:
@@ -206,32 +213,109 @@ def _problems(wheel: Wheel) -> Iterator[str]:
         yield f"a size of {wheel.size} bytes"
 
 
-def _unfit(members: list[zipfile.ZipInfo]) -> Iterator[str]:
-    """What a wheel must not hold: installers run with the rights of the verifier."""
+def _problems_inside(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> Iterator[str]:
+    """What a wheel must not hold: installers run with the rights of the verifier. The cheap questions come first."""
     if len(members) > MAX_MEMBERS:
         yield f"more than {MAX_MEMBERS:,} members"
+    if sum(member.file_size for member in members) > MAX_UNPACKED_BYTES:
+        yield f"more than {MAX_UNPACKED_BYTES >> 30} GiB unpacked"
+    if len({member.orig_filename for member in members}) < len(members):
+        yield "two members have one name"
     for member in members:
-        name = member.filename
-        # orig_filename, because zipfile cuts a name at a null byte, and another program may not.
-        parts = member.orig_filename.rstrip("/").split("/")
-        if "\\" in member.orig_filename or "\0" in member.orig_filename:
-            yield f"{quoted(name)} is no plain name"
-        if any(part in {"", ".", ".."} for part in parts):
-            yield f"{quoted(name)} leads out of it"
-        if (member.external_attr >> 28) not in {0, 4, 8}:  # neither unsaid, a folder nor a file
-            yield f"{quoted(name)} is a link or a device"
-        if _is_for_the_interpreter(parts):
-            yield f"{quoted(name)} would replace a part of the interpreter"
+        yield from _unfit(member)
+    yield from _other_packages(members)
+    yield from _unfit_programs(archive, members)
+    yield from _lying(archive, members)
+
+
+def _unfit(member: zipfile.ZipInfo) -> Iterator[str]:
+    name = quoted(member.filename)
+    # orig_filename, because zipfile cuts a name at a null byte, and another program may not.
+    parts = _parts(member)
+    if "\\" in member.orig_filename or "\0" in member.orig_filename:
+        yield f"{name} is no plain name"
+    if any(part in {"", ".", ".."} for part in parts):
+        yield f"{name} leads out of it"
+    if (member.external_attr >> 28) not in {0, 4, 8}:  # neither unsaid, a folder nor a file
+        yield f"{name} is a link or a device"
+    # Others can take gigabytes of memory to unpack, and uv and pip do not know the same ones.
+    if member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        yield f"{name} is compressed in an unusual way"
+    if _is_for_the_interpreter(parts):
+        yield f"{name} would replace a part of the interpreter"
+    if _is_script(parts) and not all(map(entry_points.is_program, parts[2:])):
+        yield f"{name} is no program with a plain name of its own"
+
+
+def _parts(member: zipfile.ZipInfo) -> list[str]:
+    return member.orig_filename.removesuffix("/").split("/")
+
+
+def _is_data(parts: list[str]) -> bool:
+    """Whether a member is one of ``NAME.data``, which an installer spreads over the environment."""
+    return len(parts) > 2 and parts[0].casefold().endswith(".data")
+
+
+def _is_script(parts: list[str]) -> bool:
+    return _is_data(parts) and parts[1].casefold() == "scripts"
 
 
 def _is_for_the_interpreter(parts: list[str]) -> bool:
     """Whether a member of ``NAME.data`` lands where the environment has its interpreter or its configuration."""
-    if len(parts) < 3 or not parts[0].endswith(".data"):
+    if not _is_data(parts):
         return False
-    inside = ["bin", *parts[2:]] if parts[1] == "scripts" else parts[2:]
-    if inside[0] in {"pyvenv.cfg", "lib64"}:
+    inside = ["bin", *parts[2:]] if _is_script(parts) else parts[2:]
+    first = inside[0].casefold()
+    if first in {"pyvenv.cfg", "lib64"}:
         return True
-    return inside[0] == "bin" and len(inside) > 1 and bool(_INTERPRETER.fullmatch(inside[1]))
+    return first == "bin" and len(inside) > 1 and entry_points.is_interpreter(inside[1])
+
+
+def _other_packages(members: list[zipfile.ZipInfo]) -> Iterator[str]:
+    """Descriptions of packages besides the wheel's own: they would say that something is installed which is not.
+
+    Deeper below a package they say nothing: setuptools carries some with what it vendors.
+    """
+    own: set[str] = set()
+    for member in members:
+        parts = _parts(member)
+        if parts[0].casefold().endswith(_INFO):
+            own.add(parts[0])
+        elif _is_data(parts) and any(part.casefold().endswith(_INFO) for part in parts[1:]):
+            yield f"{quoted(member.filename)} describes another package"
+    if len(own) != 1:
+        yield f"it describes {len(own)} packages, not exactly one"
+
+
+def _unfit_programs(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> Iterator[str]:
+    for member in members:
+        if not re.fullmatch(
+            r"[^/]+\.dist-info/entry_points\.txt", member.orig_filename, re.IGNORECASE
+        ):
+            continue
+        if member.file_size > MAX_METADATA:
+            yield f"its entry_points.txt is larger than {MAX_METADATA >> 20} MiB"
+        with archive.open(member) as file:
+            data = file.read(MAX_METADATA + 1)
+        try:
+            entry_points.check(data)
+        except UnicodeDecodeError:
+            yield "its entry_points.txt is not UTF-8"
+        except ValueError as error:
+            yield f"its entry_points.txt: {error}"
+
+
+def _lying(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> Iterator[str]:
+    """Members of another size than they give: uv writes them whole, and learns it when the disk is full."""
+    for member in members:
+        longer = copy.copy(member)
+        longer.file_size += 1  # zipfile stops where the size that it is told ends
+        size = 0
+        with archive.open(longer) as file:
+            while data := file.read(_CHUNK):
+                size += len(data)
+        if size != member.file_size:
+            yield f"{quoted(member.filename)} has another size than it gives"
 
 
 def _identity(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> tuple[str, str] | None:

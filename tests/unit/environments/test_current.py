@@ -1,21 +1,25 @@
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from bundler.environments import prepare
+from bundler.environments import current, prepare
 from bundler.environments.current import differences, facts_of, installed
+from bundler.environments.interpreters import answer
 from bundler.errors import EnvironmentNotRecreatableError
-from tests.unit.environments.support import Bundle
+from tests.unit.environments.support import Bundle, make_wheel
 
 PYTHON = Path("/opt/venv/bin/python")
 
 
 def test_what_this_interpreter_sees():
-    found = installed(Path(sys.executable))
+    found = installed(Path(sys.executable)).versions
     assert found["python"] == sys.version.split()[0]
     assert found["pytest"] == version("pytest")
     assert found["typing-extensions"] == version("typing_extensions")
@@ -76,8 +80,9 @@ def test_the_verifiers_own_environment_is_compared_with_the_lock():
     assert [knob.name for knob in runtime.software] == ["package click"]
     assert runtime.facts["python"] == sys.version.split()[0]
     assert runtime.facts["packages_compared"] >= 2
-    assert runtime.facts["packages"] == len(installed(python)) - 1
+    assert runtime.facts["packages"] == len(installed(python).versions) - 1
     assert len(runtime.facts["packages_sha256"]) == 64
+    assert runtime.facts["software_sha256"] == installed(python).sha256
 
 
 def test_without_a_lock_there_is_nothing_to_compare():
@@ -88,8 +93,80 @@ def test_without_a_lock_there_is_nothing_to_compare():
 
 
 def test_facts_tell_environments_apart():
-    assert facts_of({"python": "3.11.7", "a": "1"}) == facts_of({"a": "1", "python": "3.11.7"})
-    assert facts_of({"python": "3.11.7", "a": "1"}) != facts_of({"python": "3.11.7", "a": "2"})
+    versions = {"python": "3.11.7", "a": "1"}
+    facts = facts_of(versions, "ab")
+    assert facts == facts_of({"a": "1", "python": "3.11.7"}, "ab")
+    assert facts != facts_of({"python": "3.11.7", "a": "2"}, "ab")
+    assert facts != facts_of(versions, "cd")
+
+
+@pytest.fixture(scope="module")
+def venv(tmp_path_factory):
+    """An environment with one package, and where its files lie."""
+    folder = tmp_path_factory.mktemp("venv")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    wheel = make_wheel(folder / "wheels")
+    with zipfile.ZipFile(folder / "wheels" / wheel.filename) as archive:
+        archive.extractall(site)
+    return folder / "bin" / "python", site
+
+
+def facts_here(python):
+    bundle = Bundle()
+    return prepare(
+        "current", python=python, files=bundle, spec=bundle.spec, place=Path("/none")
+    ).facts
+
+
+def test_a_patched_package_of_the_same_version_is_other_software(venv):
+    python, site = venv
+    before = facts_here(python)
+    assert before == facts_here(python)
+    record = site / "tiny-1.0.dist-info" / "RECORD"
+    text = record.read_text()
+    record.write_text(text.replace("sha256=", "sha256=A", 1))
+    after = facts_here(python)
+    record.write_text(text)
+    assert before["packages_sha256"] == after["packages_sha256"]
+    assert before["software_sha256"] != after["software_sha256"]
+
+
+@pytest.mark.parametrize("changed", range(5))
+def test_another_build_or_machine_is_other_software(venv, monkeypatch, changed):
+    python, _ = venv
+    before = facts_here(python)
+
+    def another(python, script):
+        version, build, packages = answer(python, script)
+        build[changed] += " of another machine"
+        return version, build, packages
+
+    monkeypatch.setattr(current, "answer", another)
+    after = facts_here(python)
+    assert {name for name in before if before[name] != after[name]} == {"software_sha256"}
+
+
+def test_facts_are_small_and_hold_no_path_of_this_machine(venv):
+    python, _ = venv
+    for value in facts_here(python).values():
+        assert isinstance(value, str | int)
+        assert len(str(value)) <= 64
+        assert "/" not in str(value)
+
+
+def test_a_package_that_cannot_be_read_is_none_and_yet_makes_a_difference(venv):
+    python, site = venv
+    before = facts_here(python)
+    hostile = site / "broken-1.0.dist-info"
+    hostile.mkdir()
+    (hostile / "METADATA").write_bytes(b"Name: \xff\xfe\nVersion: 1.0\n")
+    (site / "nameless-1.0.dist-info").mkdir()
+    after = facts_here(python)
+    shutil.rmtree(hostile)
+    (site / "nameless-1.0.dist-info").rmdir()
+    assert before["packages"] == after["packages"] == 1
+    assert before["software_sha256"] != after["software_sha256"]
 
 
 def test_an_image_has_to_be_given():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bundler.environments import interpreters
-from bundler.environments.interpreters import find, find_uv, identify
+from bundler.environments.interpreters import find, find_uv, identify, version_of
 from bundler.errors import EnvironmentNotRecreatableError
 
 HERE = sys.version.split()[0]
@@ -36,6 +36,7 @@ def test_an_interpreter_says_what_it_is():
     assert (found.version, found.minor) == (HERE, MINOR)
     assert found.implementation == sys.implementation.name
     assert found.platform == sysconfig.get_platform()
+    assert found.build == sys.version
     assert found.libc == " ".join(platform.libc_ver()).strip()
 
 
@@ -44,7 +45,7 @@ def test_a_shim_is_seen_through(tmp_path):
     assert identify(shim).path == Path(sys.executable)
 
 
-@pytest.mark.parametrize("output", ["{}", "[1]", "[1, 2, 3, 4, 5]", "no JSON"])
+@pytest.mark.parametrize("output", ["{}", "[1]", "[1, 2, 3, 4, 5, 6]", "no JSON"])
 def test_what_answers_like_no_interpreter_is_none(tmp_path, output):
     fake = program(tmp_path, "python3", f"echo '{output}'")
     with pytest.raises(EnvironmentNotRecreatableError, match="not a Python interpreter"):
@@ -103,7 +104,34 @@ def test_uv_lies_beside_this_interpreter_or_on_the_path(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_uv() is None
-    on_path = program(tmp_path, "uv", "")
+    on_path = program(tmp_path, "uv", "echo 'uv 0.11.15 (x86_64-unknown-linux-gnu)'")
     assert find_uv() == str(on_path)
-    beside = program(tmp_path / "bin", "uv", "")
+    beside = program(tmp_path / "bin", "uv", "echo uv 1.0.0")
     assert find_uv() == str(beside)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo uv 0.5.0",
+        "echo uv 0.11.14",
+        "echo uv 0.11",
+        "echo 1.0.0",
+        "exit 1",
+        "echo uv 9.9.9; exit 1",
+    ],
+)
+def test_a_uv_that_writes_wherever_a_wheel_says_is_not_used(tmp_path, monkeypatch, script):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    program(tmp_path / "bin", "uv", script)
+    assert find_uv() is None
+    newer = program(tmp_path, "uv", "echo uv 0.12.0")
+    assert find_uv() == str(newer)
+
+
+def test_installers_say_their_versions(tmp_path):
+    assert version_of([find_uv()]) >= interpreters.OLDEST_UV
+    assert version_of([sys.executable, "-I", "-m", "pip"]) >= interpreters.OLDEST_PIP
+    assert version_of([str(program(tmp_path, "pip", "echo pip 26.1.1 from /x"))]) == (26, 1, 1)
+    assert version_of([str(tmp_path / "none")]) == ()

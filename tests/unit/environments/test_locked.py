@@ -163,6 +163,63 @@ def test_a_wheel_that_reaches_out_is_not_unpacked(installer, wheelhouse, tmp_pat
     assert not (tmp_path / "runtime" / "venv").exists()
 
 
+PATHS = ["{outside}/PWNED", "../../../PWNED", "../PWNED"]
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_program_that_is_a_path_is_written_nowhere(installer, wheelhouse, tmp_path, name):
+    wheel = with_program(wheelhouse, name.format(outside=tmp_path))
+    refused(Bundle(listing(wheel)), wheelhouse, tmp_path / "runtime", "no program with a plain")
+    assert not (tmp_path / "runtime" / "venv").exists()
+    assert not list(tmp_path.rglob("PWNED"))
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_the_installer_itself_refuses_a_program_that_is_a_path(
+    installer, wheelhouse, tmp_path, monkeypatch, name
+):
+    """The second line, and why old versions of uv and pip are not used."""
+    wheel = with_program(wheelhouse, name.format(outside=tmp_path))
+    monkeypatch.setattr(locked.wheels, "examine", lambda path, name, version: 0)
+    refused(Bundle(listing(wheel)), wheelhouse, tmp_path / "runtime", "could not install")
+    assert not list(tmp_path.rglob("PWNED"))
+
+
+def with_program(wheelhouse, name):
+    text = f"[console_scripts]\n{name} = tiny:main\n".encode()
+    return make_wheel(wheelhouse, files={"tiny-1.0.dist-info/entry_points.txt": text})
+
+
+@pytest.mark.parametrize(
+    "member", ["tiny-1.0.data/purelib/numpy-9.dist-info/METADATA", "numpy.egg-info/PKG-INFO"]
+)
+@pytest.mark.parametrize(
+    "text", [b"Name: numpy\nVersion: 1.26.4\n", b"Name: \xff\xfe\nVersion: 9\n"]
+)
+def test_a_wheel_cannot_invent_another_package(wheelhouse, tmp_path, member, text):
+    wheel = make_wheel(wheelhouse, files={member: text})
+    refused(Bundle(listing(wheel)), wheelhouse, tmp_path / "runtime", "not safe to unpack")
+
+
+def test_a_hostile_environment_is_read_without_a_traceback(tmp_path):
+    site = tmp_path / "lib" / "python3.11" / "site-packages"
+    for folder, text in {
+        "good-1.dist-info": b"Name: Good\nVersion: 1\n",
+        "bytes-1.dist-info": b"Name: \xff\xfe\nVersion: 9\n",
+        "nameless-1.dist-info": b"Version: 9\n",
+        "versionless-1.dist-info": b"Name: versionless\n",
+        "none-1.dist-info": None,
+    }.items():
+        (site / folder).mkdir(parents=True)
+        if text is not None:
+            (site / folder / "METADATA").write_bytes(text)
+    (site / "folder-1.dist-info" / "METADATA").mkdir(parents=True)
+    (site / "loop-1.dist-info").mkdir()
+    (site / "loop-1.dist-info" / "METADATA").symlink_to("METADATA")
+    (site / "file.egg-info").write_bytes(b"\xff")
+    assert locked.installed_below(tmp_path) == {"good": "1"}
+
+
 @pytest.mark.parametrize("member", ["data/pyvenv.cfg", "data/bin/python"])
 def test_an_interpreter_that_was_replaced_all_the_same_is_noticed(
     installer, wheelhouse, tmp_path, monkeypatch, member
@@ -177,7 +234,7 @@ def test_an_interpreter_that_was_replaced_all_the_same_is_noticed(
     )
 
 
-def test_a_wheel_that_lies_about_its_unpacked_size_is_refused(installer, wheelhouse, tmp_path):
+def test_a_wheel_that_lies_about_its_unpacked_size_is_never_unpacked(wheelhouse, tmp_path):
     make_wheel(wheelhouse)
     path = wheelhouse / "tiny-1.0-py3-none-any.whl"
     size = 5 << 20
@@ -186,10 +243,8 @@ def test_a_wheel_that_lies_about_its_unpacked_size_is_refused(installer, wheelho
     data = path.read_bytes().replace(size.to_bytes(4, "little"), (100).to_bytes(4, "little"))
     path.write_bytes(data)
     bundle = Bundle(listing(of_file(path, "tiny", "1.0")))
-    refused(bundle, wheelhouse, tmp_path / "runtime", "could not install")
-    assert [each.name for each in (tmp_path / "runtime").iterdir()] == ["venv"]
-    left = [each.stat().st_size for each in (tmp_path / "runtime").rglob("bomb.bin")]
-    assert sum(left) < size
+    refused(bundle, wheelhouse, tmp_path / "runtime", "not safe to unpack")
+    assert list((tmp_path / "runtime").iterdir()) == []
 
 
 def test_an_environment_larger_than_the_disk_is_not_begun(wheelhouse, tmp_path, monkeypatch):
@@ -322,11 +377,17 @@ def test_an_interpreter_that_nobody_has_is_named(wheelhouse, tmp_path):
     assert "uv python install 3.99" in error.remedy
 
 
-def test_without_uv_and_pip_the_remedy_is_uv(wheelhouse, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("locked._PIP", ("-I", "-m", "no_such_module")), ("interpreters.OLDEST_PIP", (10_000,))],
+)
+def test_without_uv_and_pip_that_are_new_enough_the_remedy_is_uv(
+    wheelhouse, tmp_path, monkeypatch, name, value
+):
     monkeypatch.setattr(interpreters, "find_uv", lambda: None)
-    monkeypatch.setattr(locked, "_PIP", ("-I", "-m", "no_such_module"))
+    monkeypatch.setattr(f"bundler.environments.{name}", value)
     error = refused(
-        Bundle(listing(make_wheel(wheelhouse))), wheelhouse, tmp_path / "r", "neither uv nor pip"
+        Bundle(listing(make_wheel(wheelhouse))), wheelhouse, tmp_path / "r", "neither uv .* nor pip"
     )
     assert "aisdp-bundler[locked]" in error.remedy
 
@@ -378,3 +439,20 @@ def test_the_digest_of_the_list_is_a_fact_of_the_report(wheelhouse, tmp_path):
     other = recreate(bundle, wheelhouse, tmp_path / "two").facts
     assert one["wheels_sha256"] != other["wheels_sha256"]
     assert one["packages_sha256"] == other["packages_sha256"]
+
+
+def test_the_same_wheels_elsewhere_are_the_same_software_and_another_interpreter_is_not(
+    wheelhouse, tmp_path, monkeypatch
+):
+    bundle = Bundle(listing(make_wheel(wheelhouse)))
+    one = recreate(bundle, wheelhouse, tmp_path / "one").facts
+    assert one == recreate(bundle, wheelhouse, tmp_path / "two").facts
+    assert str(tmp_path) not in str(one)
+    patched = Bundle(listing(make_wheel(wheelhouse / "other", files={"tiny/more.py": b""})))
+    other = recreate(patched, wheelhouse / "other", tmp_path / "three").facts
+    assert one["packages_sha256"] == other["packages_sha256"]
+    assert one["software_sha256"] != other["software_sha256"]
+    find = interpreters.find
+    monkeypatch.setattr(interpreters, "find", lambda *a: replace(find(*a), build="another"))
+    other = recreate(bundle, wheelhouse, tmp_path / "four").facts
+    assert {name for name in one if one[name] != other[name]} == {"software_sha256"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from contextlib import suppress
 from dataclasses import replace
 
@@ -170,6 +171,8 @@ def test_a_program_or_a_file_for_bin_is_no_problem(tmp_path):
         "tiny-1.0.data/data/bin/tool": b"",
         "tiny-1.0.data/data/share/python": b"",
         "tiny/bin/python": b"",
+        "tiny/_vendor/other-9.dist-info/METADATA": b"\xff",
+        "tiny-1.0.dist-info/entry_points.txt": b"[console_scripts]\ntiny = tiny:main\n",
     }
     wheel = make_wheel(tmp_path, files=files)
     assert examine(tmp_path / wheel.filename, "tiny", "1.0")
@@ -188,7 +191,17 @@ def test_a_program_or_a_file_for_bin_is_no_problem(tmp_path):
         ("tiny-1.0.data/data/bin/python3.11", "interpreter"),
         ("tiny-1.0.data/scripts/python", "interpreter"),
         ("tiny-1.0.data/scripts/pypy3", "interpreter"),
-        ("other-1.0.dist-info/METADATA", "exactly one METADATA"),
+        ("tiny-1.0.data/scripts/Python3", "interpreter"),
+        ("tiny-1.0.data/scripts/.profile", "no program"),
+        ("tiny-1.0.data/scripts/a program", "no program"),
+        ("tiny-1.0.data/scripts/folder/.profile", "no program"),
+        ("other-1.0.dist-info/METADATA", "describes 2 packages"),
+        ("other.egg-info/PKG-INFO", "describes 2 packages"),
+        ("Other.Egg-Info", "describes 2 packages"),
+        ("tiny-1.0.data/purelib/other-9.dist-info/METADATA", "another package"),
+        ("tiny-1.0.data/platlib/other.egg-info", "another package"),
+        ("tiny-1.0.data/data/lib/python3.11/site-packages/o-9.DIST-INFO/METADATA", "another"),
+        ("tiny-1.0.data/purelib/tiny-1.0.dist-info/entry_points.txt", "another package"),
     ],
 )
 def test_a_wheel_that_would_reach_out_is_refused(tmp_path, member, problem):
@@ -196,6 +209,96 @@ def test_a_wheel_that_would_reach_out_is_refused(tmp_path, member, problem):
     with pytest.raises(MalformedError, match=problem) as caught:
         examine(tmp_path / wheel.filename, "tiny", "1.0")
     assert caught.value.code == "wheel-malformed"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            b"[console_scripts]\n/usr/local/bin/git = tiny:main\n",
+            "'/usr/local/bin/git = tiny:main'",
+        ),
+        (b"[gui_scripts]\n../../../PWNED = tiny:main\n", "no program with a plain name"),
+        (b"[console_scripts]\npython3.11 = tiny:main\n", "no program with a plain name"),
+        (b"[other]\n\xff = x\n", "not UTF-8"),
+    ],
+)
+def test_a_program_that_would_land_elsewhere_is_refused(tmp_path, text, problem):
+    wheel = make_wheel(tmp_path, files={"tiny-1.0.dist-info/entry_points.txt": text})
+    with pytest.raises(MalformedError, match=problem) as caught:
+        examine(tmp_path / wheel.filename, "tiny", "1.0")
+    assert caught.value.code == "wheel-malformed"
+
+
+def test_an_entry_points_txt_of_gigabytes_is_not_read(tmp_path, monkeypatch):
+    text = b"[console_scripts]\n" + b"# nothing\n" * 200
+    wheel = make_wheel(tmp_path, files={"tiny-1.0.dist-info/entry_points.txt": text})
+    monkeypatch.setattr(wheels, "MAX_METADATA", 1_000)
+    with pytest.raises(MalformedError, match=r"entry_points\.txt is larger"):
+        examine(tmp_path / wheel.filename, "tiny", "1.0")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_members_of_one_name_are_refused(tmp_path):
+    """The one that is looked at would not be the one that is installed."""
+    wheel = make_wheel(tmp_path)
+    with zipfile.ZipFile(tmp_path / wheel.filename, "a") as archive:
+        archive.writestr("tiny/__init__.py", b"another\n")
+    with pytest.raises(MalformedError, match="two members have one name"):
+        examine(tmp_path / wheel.filename, "tiny", "1.0")
+
+
+def lie(path, size, said, kind=zipfile.ZIP_DEFLATED, *, summed=None):
+    """Add a member of ``size`` zeros to a wheel, which gives ``said`` bytes and the checksum of ``summed`` zeros."""
+    checksum = zlib.crc32(bytes(said if summed is None else summed)).to_bytes(4, "little")
+    with zipfile.ZipFile(path, "a", kind) as archive:
+        archive.writestr("tiny/bomb.bin", bytes(size))
+    at = path.read_bytes().index(b"tiny/bomb.bin") - 30
+    data = bytearray(path.read_bytes())
+    for header, first in ((at, 14), (data.rindex(b"PK\x01\x02"), 16)):
+        data[header + first : header + first + 4] = checksum
+        place = header + first + 8
+        data[place : place + 4] = said.to_bytes(4, "little")
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("said", [0, 100, (5 << 20) - 1, (5 << 20) + 1])
+def test_a_member_of_another_size_than_it_gives_is_refused(tmp_path, said, kind):
+    path = tmp_path / make_wheel(tmp_path).filename
+    lie(path, 5 << 20, said, kind)
+    if said < 5 << 20:
+        with zipfile.ZipFile(path) as archive:  # zipfile by itself believes it
+            assert len(archive.read("tiny/bomb.bin")) == said
+    with pytest.raises(MalformedError, match=r"another size than it gives|cannot be read"):
+        examine(path, "tiny", "1.0")
+
+
+@pytest.mark.parametrize(("said", "summed"), [(100, 101), (5_001, 5_000)])
+def test_a_checksum_that_agrees_does_not_help(tmp_path, said, summed):
+    path = tmp_path / make_wheel(tmp_path).filename
+    lie(path, 5_000, said, summed=summed)
+    with pytest.raises(MalformedError, match="another size than it gives"):
+        examine(path, "tiny", "1.0")
+
+
+def test_a_bomb_that_gives_its_size_is_not_unpacked_to_find_out(tmp_path, monkeypatch):
+    path = tmp_path / make_wheel(tmp_path).filename
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("tiny/bomb.bin", bytes(5 << 20))
+    monkeypatch.setattr(wheels, "MAX_UNPACKED_BYTES", 4 << 20)
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *a, **k: pytest.fail("was unpacked"))
+    with pytest.raises(MalformedError, match="GiB unpacked"):
+        examine(path, "tiny", "1.0")
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_takes_gigabytes_of_memory_to_unpack_is_refused(tmp_path, kind):
+    path = tmp_path / make_wheel(tmp_path).filename
+    with zipfile.ZipFile(path, "a", kind) as archive:
+        archive.writestr("tiny/data.bin", bytes(100))
+    with pytest.raises(MalformedError, match="unusual way"):
+        examine(path, "tiny", "1.0")
 
 
 def test_a_link_in_a_wheel_is_refused(tmp_path):
@@ -230,6 +333,7 @@ def test_a_wheel_of_more_members_than_any_has_is_refused(tmp_path, monkeypatch):
         (b"Name: tiny\nVersion: 1.0+cpu\n", "instead of tiny 1.0"),
         (b"Name: tiny\n", "exactly one METADATA"),
         (b"Name: tiny\nVersion: 1.0\n\n\xff", "cannot be read"),
+        (b"Name: \xff\xfe\nVersion: 1.0\n", "cannot be read"),
     ],
 )
 def test_a_wheel_that_holds_something_else_is_refused(tmp_path, metadata, problem):

@@ -249,11 +249,11 @@ _WITH_RERUN = ("blind", "runs", "seeds", "keep", "parallel", "state")
 _NEEDED = {
     "wheelhouse": ("environment", "locked"),
     "image": ("environment", "image"),
+    "ray_address": ("engine", "ray"),
     "slurm_folder": ("engine", "slurm"),
 }
 _BELONGS = {
     **_NEEDED,
-    "ray_address": ("engine", "ray"),
     "slurm_partition": ("engine", "slurm"),
 }
 """Options that mean something only where another has a value, and those that this value needs."""

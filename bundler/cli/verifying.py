@@ -128,7 +128,7 @@ _WHERE = _options(
         show_default=True,
         help="Where trainings run.",
     ),
-    click.option("--ray-address", help="HOST:PORT of a Ray cluster; default: one of this machine."),
+    click.option("--ray-address", help="HOST:PORT of the Ray cluster."),
     click.option("--slurm-folder", type=_FILE, help="Folder that the nodes of the cluster share."),
     click.option("--slurm-partition", help="Partition of the SLURM cluster."),
     click.option(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bundler.engines.local import LocalEngine
 from bundler.engines.model import Engine, EngineOptions, Kind, OnLog, SlurmOptions, Work
-from bundler.errors import UsageError
+from bundler.errors import EnvironmentNotRecreatableError, UsageError
 from bundler.spec import Resources
 from bundler.trials import run_trial
 
@@ -30,8 +30,9 @@ def open_engine(
 ) -> Iterator[Engine]:
     """An engine for trials of the staged package ``staged`` that each need ``resources``; stopped afterwards.
 
-    Raises :class:`bundler.errors.UsageError` where it cannot be had: its extra is missing, nothing answers at the
-    address, or no machine of it is large enough.
+    Raises :class:`bundler.errors.UsageError` where it cannot be had (its extra is missing, nothing answers at the
+    address), and :class:`bundler.errors.EnvironmentNotRecreatableError` where no machine of it has what the bundle
+    declares that a training needs.
     """
     engine = _engine(options, staged, resources, on_log, work)
     try:
@@ -45,6 +46,7 @@ def _engine(
 ) -> Engine:
     if options.parallel is not None and options.parallel < 1:
         raise UsageError("at least one training has to run at a time", remedy="--parallel 1")
+    _refuse_impossible(resources)
     if options.kind == "local":
         return LocalEngine(options, staged, resources, on_log, work)
     if options.keep is not None:
@@ -59,3 +61,14 @@ def _engine(
     from bundler.engines.slurm import SlurmEngine  # noqa: PLC0415  # an extra
 
     return SlurmEngine(options, staged, resources, on_log, work)
+
+
+def _refuse_impossible(resources: Resources) -> None:
+    """Refuse amounts that no scheduler understands: they come from a bundle."""
+    memory = resources.memory_bytes
+    if resources.cpus < 1 or resources.gpus < 0 or (memory is not None and memory < 1):
+        raise EnvironmentNotRecreatableError(
+            f"the bundle declares that a training needs {resources.cpus} CPUs, {resources.gpus} GPUs"
+            + ("" if memory is None else f" and {memory} bytes of memory"),
+            remedy="No machine can give that; ask the provider for a bundle with real amounts.",
+        )

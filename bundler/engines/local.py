@@ -35,9 +35,8 @@ class LocalEngine(Pool):
         work: Work,
     ) -> None:
         here = machine.this_machine()
-        # What it may use counts where nobody says what it needs: no trial shall be killed for its neighbour.
-        limit = options.limits.memory_bytes
-        need = replace(resources, memory_bytes=min(resources.memory_bytes or limit, limit))
+        # What it may use counts, not what the provider says that it needs: no trial shall be killed for its neighbour.
+        need = replace(resources, memory_bytes=options.limits.memory_bytes)
         room = here.room(need)
         self._devices = here.devices
         self._free_gpus: queue.SimpleQueue[tuple[str, ...]] = queue.SimpleQueue()
@@ -110,8 +109,9 @@ class LocalEngine(Pool):
             if not places:
                 return
             for pid in _keepers(places):
-                keeper.sweep(pid, seconds=1.0)
-                with suppress(ProcessLookupError, PermissionError):
+                with suppress(OSError):
+                    keeper.sweep(pid, seconds=1.0)
+                with suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
 

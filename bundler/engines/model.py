@@ -38,8 +38,8 @@ class EngineOptions:
     """Where to run trials, and how many at once.
 
     ``parallel`` is the most that run at once (``None``: as many as there is room for). ``limits`` are those of each
-    trial. ``keep`` is where the folder of each trial is kept (``local`` only). ``ray_address`` is ``HOST:PORT`` of a
-    Ray cluster; ``None`` starts one of this machine alone.
+    trial. ``keep`` is where the folder of each trial is kept (``local`` only). ``ray_address`` is ``HOST:PORT`` of the
+    Ray cluster, without which there is no engine ``ray``.
     """
 
     kind: Kind = "local"
@@ -66,7 +66,8 @@ class Engine(Protocol):
 
         The future gives the result of a training that ran, however it ended. Infrastructure that failed under it (a
         lost worker, a sandbox that could not start) is tried again; where that does not help, the result says so. It
-        raises only what no worker can do anything about, such as :class:`bundler.errors.SandboxUnavailableError`, and
+        raises only what no worker can do anything about: a :class:`bundler.errors.BundlerError` such as
+        :class:`bundler.errors.SandboxUnavailableError`, whatever went wrong in a worker, and
         :class:`concurrent.futures.CancelledError` for what :meth:`close` stopped.
         """
 

@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from bundler.engines import retries
 from bundler.engines.model import Kind
 from bundler.engines.retries import Lost
+from bundler.errors import BundlerError
 from bundler.trials import Trial, TrialResult
 
 Attempt = Callable[[Trial], TrialResult | Lost]
@@ -46,10 +47,19 @@ class Pool:
         attempts = 0
         while True:
             attempts += 1
-            end = self._attempt(trial)
+            end = self._tried(trial)
             if self._stopping.is_set():
                 raise CancelledError  # it was stopped, or nobody waits for it any more
             if not retries.again(end, attempts):
                 return retries.settled(trial, end, attempts)
             if self._stopping.wait(PAUSE * attempts):
                 raise CancelledError
+
+    def _tried(self, trial: Trial) -> TrialResult | Lost:
+        """One attempt. What goes wrong in it is an error with a remedy, which costs the re-run and not the report."""
+        try:
+            return self._attempt(trial)
+        except (BundlerError, CancelledError):
+            raise
+        except Exception as error:
+            raise retries.unforeseen(error) from error

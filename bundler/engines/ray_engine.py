@@ -15,15 +15,16 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bundler.engines import machine, package, worker
+from bundler.engines import package, worker
 from bundler.engines.model import EngineOptions, OnLog, Work
 from bundler.engines.pool import Pool
 from bundler.engines.retries import Lost
 from bundler.engines.tails import Tail, Tails
-from bundler.errors import BundlerError, UsageError, quoted
+from bundler.errors import BundlerError, EnvironmentNotRecreatableError, UsageError, quoted
 from bundler.sandbox.removal import remove
 from bundler.spec import Resources
 from bundler.trials import Trial, TrialResult
@@ -56,10 +57,12 @@ _LOSSES = (
 
 
 class RayEngine(Pool):
-    """Runs trials on the nodes of a Ray cluster, or on one that it starts on this machine.
+    """Runs trials on the nodes of a Ray cluster that is there.
 
-    Raises :class:`UsageError` if nothing answers at the address, Ray is in use already in this process, or no node can
-    hold one trial: Ray would wait for it forever.
+    It starts none of its own: Ray's processes listen on all interfaces, whatever address they are given, and without a
+    token run what anybody sends them. Raises :class:`UsageError` without an address, if nothing answers there or
+    if Ray is in use already in this process, and :class:`EnvironmentNotRecreatableError` if no node can hold one trial:
+    Ray would wait for it forever.
     """
 
     def __init__(
@@ -71,40 +74,46 @@ class RayEngine(Pool):
         work: Work,
     ) -> None:
         self._work, self._on_log = work, on_log
-        self._temporary: Path | None = None
         self._ending = threading.Event()
         self._session = f"aisdp-engine-{secrets.token_hex(16)}"
-        self._connect(options.ray_address)
+        if ray.is_initialized():
+            raise UsageError("Ray is in use in this process already", remedy="Call ray.shutdown().")
         try:
-            room = _room(resources)
-            _refuse_too_small(room, resources)
+            _connect(options.ray_address)
+            self._need = _counted(resources, options.limits.memory_bytes)
+            room = _room(self._need)
+            _refuse_too_small(room, self._need)
             self._task = ray.remote(_task)
             self._logs: Any = _log_actor() if on_log else None
             with tempfile.TemporaryDirectory() as folder:
                 archive = Path(folder) / "package.tar"
                 self._sha256 = package.pack(staged, archive)
                 self._package = ray.put(archive.read_bytes())
-        except BaseException:
-            self._disconnect()
-            raise
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
-        super().__init__("ray", min(room, options.parallel or room), self._run, self._ending)
+            super().__init__("ray", min(room, options.parallel or room), self._run, self._ending)
+            self._listener = threading.Thread(target=self._listen, daemon=True)
+            self._listener.start()
+        except BaseException as error:
+            ray.shutdown()
+            if not isinstance(error, exceptions.RayError):
+                raise
+            raise _unusable(error) from None
 
     def close(self) -> None:
         """Cancel what still runs, remove what lies on the nodes, and leave the cluster."""
         if self._ending.is_set():
             return
-        super().close()
-        self._listener.join()
-        self._tell_logs()
-        self._clean_nodes()
-        self._disconnect()
+        try:
+            super().close()
+            self._listener.join()
+            self._tell_logs()
+            self._clean_nodes()
+        finally:
+            ray.shutdown()
 
     def _run(self, trial: Trial) -> TrialResult | Lost:
         asked = worker.request(trial, self._sha256)
         task = self._task.options(
-            **_request(trial.resources), max_retries=0, scheduling_strategy="SPREAD"
+            **_request(self._need), max_retries=0, scheduling_strategy="SPREAD"
         )
         answer = task.remote(
             asked, self._package, self._session, self._work, trial.seed, self._logs
@@ -114,7 +123,7 @@ class RayEngine(Pool):
                 if self._ending.is_set():
                     ray.cancel(answer, force=True)
                     return Lost(reason="stopped")
-                if not _room(trial.resources):  # it would wait forever
+                if _room(self._need) < 1:  # it would wait forever
                     ray.cancel(answer, force=True)
                     return Lost(
                         reason="no node with room for the training is left in the Ray cluster"
@@ -133,10 +142,10 @@ class RayEngine(Pool):
             self._tell_logs()
 
     def _tell_logs(self) -> None:
-        """Hand on what the workers sent. The log is for people who wait: without it, all goes on."""
+        """Hand on what the workers sent. The log is for people who wait: whatever happens to it, all goes on."""
         if self._on_log is None:
             return
-        with suppress(exceptions.RayError, ValueError):
+        with suppress(Exception):
             for seed, chunk in ray.get(self._logs.take.remote(), timeout=_CONNECT):
                 self._on_log(seed, chunk)
 
@@ -153,37 +162,27 @@ class RayEngine(Pool):
             ]
             ray.wait(cleaned, num_returns=len(cleaned), timeout=_CONNECT)
 
-    def _connect(self, address: str | None) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if ray.is_initialized():
-            raise UsageError("Ray is in use in this process already", remedy="Call ray.shutdown().")
-        try:
-            if address is not None:
-                _reach(address)
-                ray.init(address=address, **quiet)
-                return
-            here = machine.this_machine()
-            self._temporary = Path(tempfile.mkdtemp(prefix="ray-"))
-            ray.init(
-                address="local",
-                num_cpus=here.cores,
-                num_gpus=len(here.gpus),
-                include_dashboard=False,
-                _temp_dir=str(self._temporary),
-                **quiet,
-            )
-        except (RuntimeError, ConnectionError, TimeoutError, ValueError, OSError) as error:
-            self._disconnect()
-            raise UsageError(
-                f"no Ray cluster can be used: {error}",
-                remedy="Check --ray-address and that all machines have the same versions of Ray and Python.",
-            ) from None
 
-    def _disconnect(self) -> None:
-        ray.shutdown()
-        if self._temporary is not None:
-            remove(self._temporary)
+def _connect(address: str | None) -> None:
+    if address is None:
+        raise UsageError(
+            "--engine ray needs a Ray cluster that is running",
+            remedy="Give --ray-address HOST:PORT. On one machine use --engine local: Ray gains nothing there.",
+        )
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        _reach(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (RuntimeError, ConnectionError, TimeoutError, ValueError, OSError) as error:
+        raise _unusable(error) from None
+
+
+def _unusable(error: Exception) -> UsageError:
+    return UsageError(
+        f"no Ray cluster can be used: {error}",
+        remedy="Check --ray-address, the cluster's token (docs/engines.md), and that all machines have the same"
+        " versions of Ray and Python.",
+    )
 
 
 def _task(  # noqa: PLR0913  # the fixed remote function: everything it needs comes with the call
@@ -234,9 +233,19 @@ def _clean(session: str) -> None:
 
 
 def _request(resources: Resources) -> dict[str, Any]:
-    """The options of a Ray task; Ray's bookkeeping of memory is asked only for what the provider declares."""
+    """The options of a Ray task."""
     asked: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
     return asked | ({"memory": resources.memory_bytes} if resources.memory_bytes else {})
+
+
+def _counted(resources: Resources, limit: int) -> Resources:
+    """What Ray keeps free for one trial: the memory that it may use, not only what the provider says that it needs.
+
+    Where no node has that much, one trial at a time gets a whole node, unless more is declared.
+    """
+    largest = max((int(node["Resources"].get("memory", 0)) for node in _nodes()), default=0)
+    declared = min(resources.memory_bytes or 0, limit)
+    return replace(resources, memory_bytes=max(declared, min(limit, largest)) or None)
 
 
 def _room(resources: Resources) -> int:
@@ -253,11 +262,11 @@ def _room(resources: Resources) -> int:
 
 
 def _refuse_too_small(room: int, resources: Resources) -> None:
-    if not room:
-        raise UsageError(
+    if room < 1:
+        raise EnvironmentNotRecreatableError(
             f"no node of the Ray cluster has room for one training ({_words(_request(resources))});"
             f" it has {_nodes_in_words()}",
-            remedy="Add a node that is large enough, or use --engine local.",
+            remedy="Add a node that is large enough, let a training use less (--memory-limit), or use --engine local.",
         )
 
 

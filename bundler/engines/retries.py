@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from bundler.errors import BundlerError, quoted
 from bundler.trials import Trial, TrialResult
 
 MAX_ATTEMPTS = 3
@@ -57,4 +58,12 @@ def settled(trial: Trial, end: TrialResult | Lost, attempts: int) -> TrialResult
         problem=f"the training could not be run: {end.reason}",
         remedy="Infrastructure failed; this is no evidence against the provider. Run the verification again.",
         attempts=attempts,
+    )
+
+
+def unforeseen(error: Exception) -> BundlerError:
+    """What whoever waits for a trial is told of an ``error`` that nobody thought of, such as MemoryError."""
+    return BundlerError(
+        f"the training could not be handled: {type(error).__name__}: {quoted(str(error), 300)}",
+        remedy="This is no evidence against the provider. Run the verification again; if it fails again, report it.",
     )

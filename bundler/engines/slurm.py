@@ -86,15 +86,16 @@ class SlurmEngine(Pool):
             self._executor = _executor(self._folder / "jobs", options.slurm)
             self._archive = self._folder / "package.tar"
             self._sha256 = package.pack(staged, self._archive)
-        except OSError as error:
+            most = options.parallel or _DEFAULT_PARALLEL
+            super().__init__("slurm", most, self._run, self._ending)
+        except BaseException as error:
+            remove(self._folder)
+            if not isinstance(error, OSError):
+                raise
             raise OutputError(
                 f"cannot write {options.slurm.folder}: {error}",
                 remedy="Choose a folder on the shared file system with --slurm-folder DIR.",
             ) from None
-        except BaseException:
-            remove(self._folder)
-            raise
-        super().__init__("slurm", options.parallel or _DEFAULT_PARALLEL, self._run, self._ending)
 
     def close(self) -> None:
         """Cancel what still runs and remove what lies in the shared folder."""
@@ -180,7 +181,12 @@ class _Job:
         place = Path(tempfile.mkdtemp(prefix="aisdp-engine-"))
         try:
             said = worker.serve(
-                self.asked.encode(), place / "session", self._fetch, self._on_given_gpus, self._tell
+                self.asked.encode(),
+                place / "session",
+                self._fetch,
+                self._on_given_gpus,
+                self._tell,
+                stops=(submitit.core.utils.UncompletedJobError,),  # preempted
             )
         finally:
             remove(place)

@@ -74,8 +74,7 @@ class Results:
 
     def __enter__(self) -> Self:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._refuse_foreign()
+            self._make()
             self._lock = self._locked()
         except OSError as error:
             raise self._cannot(error) from None
@@ -169,8 +168,22 @@ class Results:
         finally:
             os.close(folder)
 
+    def _make(self) -> None:
+        """The folder and what is missing above it, for this user alone; what is there keeps its mode."""
+        missing = [
+            each for each in (self.folder, *self.folder.parents) if not os.path.lexists(each)
+        ]
+        for each in reversed(missing):
+            each.mkdir(mode=0o700, exist_ok=True)
+        self._refuse_foreign()
+
     def _refuse_foreign(self) -> None:
-        status = self.folder.stat()
+        status = self.folder.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            raise UsageError(
+                f"{self.folder} is a link, which whoever made it can point elsewhere",
+                remedy="Name the folder itself with --state DIR.",
+            )
         if status.st_uid != os.geteuid() or status.st_mode & 0o022:
             raise UsageError(
                 f"{self.folder} is open to others, who could put results there",
@@ -187,7 +200,7 @@ class Results:
                 if os.path.samestat(os.fstat(lock), path.stat()):
                     return lock
             except FileNotFoundError:
-                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._make()
             except BlockingIOError:
                 os.close(lock)
                 raise UsageError(

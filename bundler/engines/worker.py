@@ -18,7 +18,7 @@ import bundler
 from bundler import canonical, codec, errors
 from bundler.engines import machine, package
 from bundler.engines.model import Work
-from bundler.engines.retries import Lost
+from bundler.engines.retries import Lost, unforeseen
 from bundler.errors import BundlerError, MalformedError, OutputError, UsageError, quoted
 from bundler.sandbox.removal import remove
 from bundler.trials import Trial, TrialResult
@@ -48,12 +48,18 @@ def request(trial: Trial, sha256: str) -> bytes:
     })  # fmt: skip
 
 
-def serve(
-    asked: bytes, folder: Path, fetch: Callable[[], package.Source], work: Work, on_output: OnOutput
+def serve(  # noqa: PLR0913  # what a worker has
+    asked: bytes,
+    folder: Path,
+    fetch: Callable[[], package.Source],
+    work: Work,
+    on_output: OnOutput,
+    *,
+    stops: tuple[type[Exception], ...] = (),
 ) -> bytes:
     """Run the trial of a request and return the answer; ``folder`` is the session's folder on this machine.
 
-    Raises only what cannot be told in an answer.
+    Raises only what ends the worker itself, to which belong ``stops``, the errors by which a scheduler stops it.
     """
     try:
         wanted = _understood(asked)
@@ -69,10 +75,14 @@ def serve(
         finally:
             remove(place)
         return encoded({"result": codec.to_json(result)})
+    except stops:
+        raise
     except BundlerError as error:
         failure = error
     except OSError as error:
         failure = OutputError(f"the training could not be handled: {error}")
+    except Exception as error:  # noqa: BLE001  # the other side has to hear of it
+        failure = unforeseen(error)
     return encoded({
         "failed": type(failure).__name__,
         "code": getattr(failure, "code", ""),

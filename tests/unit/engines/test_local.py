@@ -17,7 +17,13 @@ from bundler.engines import EngineOptions, open_engine
 from bundler.engines import machine as machine_module
 from bundler.engines.local import LocalEngine
 from bundler.engines.machine import Machine
-from bundler.errors import OutputError, SandboxUnavailableError, UsageError
+from bundler.errors import (
+    BundlerError,
+    EnvironmentNotRecreatableError,
+    OutputError,
+    SandboxUnavailableError,
+    UsageError,
+)
 from bundler.spec import Resources
 from tests.unit.engines import works
 from tests.unit.engines.conftest import LIMITS, a_trial
@@ -85,6 +91,28 @@ def test_errors_come_out_of_the_future(staged):
             future.result()
 
 
+def test_an_error_that_nobody_thought_of_is_an_error_with_a_remedy(staged):
+    with open_engine(LOCAL, staged, Resources(), work=works.runs_out_of_memory) as engine:
+        future = engine.submit(a_trial())
+        with pytest.raises(BundlerError, match="could not be handled: MemoryError"):
+            future.result()
+
+
+@pytest.mark.parametrize("kind", ["local", "ray", "slurm"])
+@pytest.mark.parametrize(
+    "resources",
+    [Resources(cpus=-1), Resources(cpus=0), Resources(gpus=-5), Resources(memory_bytes=-7)],
+)
+def test_a_need_that_no_machine_can_meet_is_the_bundle_s_fault(staged, kind, resources):
+    options = EngineOptions(kind=kind, limits=LIMITS)
+    with (
+        pytest.raises(EnvironmentNotRecreatableError, match="the bundle declares") as caught,
+        open_engine(options, staged, resources, work=works.echo),
+    ):
+        pass
+    assert "ask the provider" in caught.value.remedy
+
+
 @pytest.mark.parametrize(
     ("resources", "limit", "parallel", "expected"),
     [
@@ -92,9 +120,10 @@ def test_errors_come_out_of_the_future(staged):
         (Resources(cpus=2), 1 << 30, 3, 3),
         (Resources(cpus=2), 1 << 30, 100, 4),
         (Resources(cpus=100), 1 << 30, None, 1),
-        # What a trial may use counts where nobody says what it needs, and it gets no more than it may use.
+        # What a trial may use counts, whatever the bundle says that it needs: all limits together fit.
         (Resources(memory_bytes=None), 8 << 30, None, 2),
-        (Resources(memory_bytes=1 << 30), 8 << 30, None, 8),
+        (Resources(memory_bytes=1), 8 << 30, None, 2),
+        (Resources(memory_bytes=1 << 30), 8 << 30, None, 2),
         (Resources(memory_bytes=1 << 40), 8 << 30, None, 2),
     ],
 )

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bundler.engines import EngineOptions, open_engine
 from bundler.engines.machine import Machine, this_machine, with_gpus
+from bundler.sandbox import Limits
 from bundler.spec import Resources
 from tests.unit.engines.conftest import a_trial
 
@@ -118,6 +120,15 @@ def test_gpus_are_counted_by_their_devices_and_chosen_by_cuda_s_variable(kernel,
 def test_room_is_what_the_scarcest_resource_allows(need, room):
     machine = Machine(cores=8, memory_bytes=16 * GIB, gpus=("0", "1"), devices=2)
     assert machine.room(need) == room
+
+
+def test_limits_of_all_that_run_at_once_fit_whatever_is_declared(staged, monkeypatch):
+    """A bundle that says "one byte" on a machine with 64 cores and 16 GiB."""
+    big = Machine(cores=64, memory_bytes=16 * GIB, gpus=(), devices=0)
+    monkeypatch.setattr("bundler.engines.machine.this_machine", lambda: big)
+    options = EngineOptions(limits=Limits(memory_bytes=3 * GIB))
+    with open_engine(options, staged, Resources(cpus=1, memory_bytes=1)) as engine:
+        assert engine.parallel == 5
 
 
 def test_without_gpus_here_they_set_no_limit():

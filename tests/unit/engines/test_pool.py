@@ -10,7 +10,7 @@ import pytest
 from bundler.engines import pool as pool_module
 from bundler.engines.pool import Pool
 from bundler.engines.retries import Lost
-from bundler.errors import SandboxUnavailableError
+from bundler.errors import BundlerError, SandboxUnavailableError
 from tests.unit.engines.conftest import a_trial
 from tests.unit.engines.works import a_result
 
@@ -53,6 +53,34 @@ def test_an_error_that_no_worker_can_help_comes_out_of_the_future():
 
     pool = Pool("local", 1, attempt, threading.Event())
     with pytest.raises(SandboxUnavailableError, match="nothing works"):
+        pool.submit(a_trial()).result()
+    pool.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), RecursionError("too deep")],
+)
+def test_an_error_that_nobody_thought_of_comes_out_of_the_future_with_a_remedy(error, capfd):
+    def attempt(trial):
+        raise error
+
+    pool = Pool("local", 1, attempt, threading.Event())
+    with pytest.raises(
+        BundlerError, match=f"could not be handled: {type(error).__name__}"
+    ) as caught:
+        pool.submit(a_trial()).result()
+    pool.close()
+    assert "no evidence against the provider" in caught.value.remedy
+    assert capfd.readouterr() == ("", "")
+
+
+def test_even_what_is_no_ordinary_error_settles_the_future():
+    def attempt(trial):
+        raise SystemExit(3)
+
+    pool = Pool("local", 1, attempt, threading.Event())
+    with pytest.raises(SystemExit):
         pool.submit(a_trial()).result()
     pool.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,11 +17,18 @@ import pytest
 
 from bundler.engines import EngineOptions, open_engine
 from bundler.engines import pool as pool_module
-from bundler.errors import BundlerError, SandboxUnavailableError, UsageError
+from bundler.errors import (
+    BundlerError,
+    EnvironmentNotRecreatableError,
+    SandboxUnavailableError,
+    UsageError,
+)
 from bundler.spec import Resources
 from tests.unit.engines import works
 from tests.unit.engines.conftest import LIMITS, a_trial
 
+# Read when Ray is imported: a cluster that runs what anybody sends it is none to test on either.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pause")]
 
@@ -30,6 +38,7 @@ STORE = 80 << 20
 @pytest.fixture
 def no_pause(monkeypatch):
     monkeypatch.setattr(pool_module, "PAUSE", 0.1)
+    monkeypatch.setattr("bundler.engines.ray_engine._LOOK", 0.1)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
 
 
@@ -43,6 +52,13 @@ def cluster():
         "memory": 2 << 30,
         "object_store_memory": STORE,
         "include_dashboard": False,
+        # So that the death of a node is noticed soon; one that is only slow has ten seconds to answer.
+        "_system_config": {
+            "health_check_initial_delay_ms": 500,
+            "health_check_period_ms": 500,
+            "health_check_timeout_ms": 10_000,
+            "health_check_failure_threshold": 3,
+        },
     }
     made = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(2):
@@ -110,25 +126,94 @@ def test_errors_of_a_worker_are_the_same_errors_here(cluster, staged):
 
 
 def test_a_worker_that_cannot_even_answer_is_a_clear_error(cluster, staged):
-    with open_engine(on(cluster), staged, Resources(), work=fails) as engine:
+    """As where the package is not installed: the function that a task is to run cannot be loaded there."""
+    with open_engine(on(cluster), staged, Resources(), work=works.Unloadable()) as engine:
         future = engine.submit(a_trial())
         with pytest.raises(BundlerError, match="a worker of the Ray cluster failed") as caught:
             future.result()
     assert "same version" in caught.value.remedy
 
 
-def fails(trial, staged, place, on_output):
-    raise ZeroDivisionError("a defect")
-
-
-def test_what_no_node_can_hold_is_refused_at_once(cluster, staged):
+@pytest.mark.parametrize(
+    "resources", [Resources(cpus=64), Resources(cpus=10**9, memory_bytes=1), Resources(gpus=1)]
+)
+def test_what_no_node_can_hold_is_refused_at_once(cluster, staged, resources):
+    words = rf"{resources.cpus:g} CPUs, {resources.gpus} GPUs".replace("+", r"\+")
     with (
         pytest.raises(
-            UsageError, match=r"64 CPUs, 1 GPUs.*3 of \(1 CPUs, 0 GPUs, 2.0 GiB of memory"
+            EnvironmentNotRecreatableError,
+            match=words + r".*3 of \(1 CPUs, 0 GPUs, 2.0 GiB of memory",
         ),
-        open_engine(on(cluster), staged, Resources(cpus=64, gpus=1)),
+        open_engine(on(cluster), staged, resources),
     ):
         pass
+    assert not ray.is_initialized()
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, OSError])
+def test_an_engine_that_cannot_be_opened_leaves_the_cluster(cluster, staged, monkeypatch, error):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(pool_module, "ThreadPoolExecutor", fails)
+    with pytest.raises(error), open_engine(on(cluster), staged, Resources()):
+        pass
+    assert not ray.is_initialized()
+
+
+def test_an_error_of_ray_while_the_engine_opens_is_a_clear_error(cluster, staged, monkeypatch):
+    def fails(*_):
+        raise ray.exceptions.ObjectStoreFullError("no room for the package")
+
+    monkeypatch.setattr(ray, "put", fails)
+    with (
+        pytest.raises(UsageError, match="no room for the package"),
+        open_engine(on(cluster), staged, Resources()),
+    ):
+        pass
+    assert not ray.is_initialized()
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("declared", "limit", "counted"),
+    [
+        (1, GIB, GIB),  # what it may use, whatever the bundle says
+        (None, GIB, GIB),
+        (None, 8 * GIB, 2 * GIB),  # a node that is too small may still manage, with one at a time
+        (1, 8 * GIB, 2 * GIB),
+        (4 * GIB, 8 * GIB, 4 * GIB),  # and is refused where more is declared
+        (4 * GIB, GIB, GIB),
+    ],
+)
+def test_ray_keeps_free_what_a_training_may_use(monkeypatch, declared, limit, counted):
+    from bundler.engines import ray_engine
+
+    node = {"Resources": {"CPU": 64.0, "memory": float(2 * GIB)}}
+    monkeypatch.setattr(ray_engine, "_nodes", lambda: [node, {"Resources": {}}])
+    need = ray_engine._counted(Resources(memory_bytes=declared), limit)
+    assert need.memory_bytes == counted
+    assert ray_engine._room(need) == 2 * GIB // counted
+
+
+def test_a_log_that_nobody_can_take_stops_nothing(cluster, staged, capfd):
+    def breaks(seed, chunk):
+        raise MemoryError
+
+    with open_engine(on(cluster), staged, Resources(), on_log=breaks, work=works.echo) as engine:
+        assert engine.submit(a_trial()).result().exit_code == 0
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_without_an_address_no_cluster_is_started(staged):
+    with (
+        pytest.raises(UsageError, match="needs a Ray cluster that is running") as caught,
+        open_engine(EngineOptions(kind="ray", limits=LIMITS), staged, Resources()),
+    ):
+        pass
+    assert "--engine local" in caught.value.remedy
     assert not ray.is_initialized()
 
 
@@ -224,6 +309,20 @@ def test_without_the_extra_the_remedy_is_named():
     assert "the engine ray needs the package ray" in ended.stderr
 
 
+def test_where_no_node_with_room_is_left_nothing_waits_forever(cluster, staged, monkeypatch):
+    """After the start, Ray says that no node lives; the nodes are cleaned all the same."""
+    from bundler.engines import ray_engine
+
+    nodes, before = ray_engine._nodes, left_behind()
+    with open_engine(on(cluster), staged, Resources(), work=works.sleeps) as engine:
+        monkeypatch.setattr(ray_engine, "_nodes", list)
+        result = engine.submit(a_trial(environment={"NOTES": str(staged)})).result()
+        monkeypatch.setattr(ray_engine, "_nodes", nodes)
+    assert result.attempts == 3
+    assert "no node with room for the training is left" in result.problem
+    assert left_behind() == before
+
+
 def test_all_trainings_end_although_a_node_is_killed_while_it_works(cluster, staged, tmp_path):
     """The last test of this cluster: SIGKILL to the raylet of a node on which a trial runs."""
     notes = tmp_path / "notes"
@@ -245,16 +344,3 @@ def test_all_trainings_end_although_a_node_is_killed_while_it_works(cluster, sta
     assert [result.attempts for result in results].count(1) >= 4
     cluster.remove_node(victim, allow_graceful=False)
     assert all(victim.node_id not in result.log for result in results if result.attempts > 1)
-
-
-def test_where_no_node_with_room_is_left_nothing_waits_forever(staged, monkeypatch):
-    """Of a cluster of its own on this machine: after the start, Ray says that no node lives."""
-    options, before = EngineOptions(kind="ray", limits=LIMITS), left_behind()
-    with open_engine(options, staged, Resources(), work=works.sleeps) as engine:
-        assert engine.parallel >= 1
-        with monkeypatch.context() as patched:
-            patched.setattr("bundler.engines.ray_engine._nodes", list)
-            result = engine.submit(a_trial(environment={"NOTES": str(staged)})).result()
-    assert result.attempts == 3
-    assert "no node with room for the training is left" in result.problem
-    assert left_behind() == before

@@ -31,6 +31,7 @@ submitit = pytest.importorskip("submitit", reason="the extra slurm is not instal
 @pytest.fixture
 def shared(tmp_path, monkeypatch):
     monkeypatch.setattr(pool_module, "PAUSE", 0.0)
+    monkeypatch.setattr("bundler.engines.slurm._LOOK", 0.1)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))  # for the works of these tests
     (tmp_path / "nodes-own").mkdir()
     monkeypatch.setenv(
@@ -84,14 +85,33 @@ def test_errors_of_a_worker_are_the_same_errors_here(shared, staged):
         future = engine.submit(a_trial())
         with pytest.raises(SandboxUnavailableError, match="nothing works here"):
             future.result()
-    with open_engine(local(shared), staged, Resources(), work=fails) as engine:
+    with open_engine(local(shared), staged, Resources(), work=works.runs_out_of_memory) as engine:
         future = engine.submit(a_trial())
-        with pytest.raises(BundlerError, match=r"a worker of the SLURM cluster failed.*a defect"):
+        with pytest.raises(BundlerError, match="could not be handled: MemoryError"):
             future.result()
 
 
-def fails(trial, staged, place, on_output):
-    raise ZeroDivisionError("a defect")
+@pytest.mark.slow
+def test_a_worker_that_cannot_even_answer_is_a_clear_error(shared, staged):
+    """As where the package is not installed: the function that a job is to run cannot be loaded there."""
+    with open_engine(local(shared), staged, Resources(), work=works.Unloadable()) as engine:
+        future = engine.submit(a_trial())
+        with pytest.raises(BundlerError, match="a worker of the SLURM cluster failed") as caught:
+            future.result()
+    assert "same version" in caught.value.remedy
+
+
+def test_an_engine_that_cannot_be_opened_leaves_nothing(shared, staged, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bundler.engines.package.pack", full)
+    with (
+        pytest.raises(OutputError, match="No space left"),
+        open_engine(local(shared), staged, Resources()),
+    ):
+        pass
+    assert list(shared.iterdir()) == []
 
 
 @pytest.mark.slow

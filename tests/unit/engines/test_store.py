@@ -41,6 +41,20 @@ def test_a_result_comes_back_as_it_was_stored_and_says_that_it_did(folder):
         assert results.get(KEY) == replace(RICH, detail="naïve ? name", resumed=True)
 
 
+@pytest.mark.parametrize("seed", [7, 8])
+@pytest.mark.parametrize("is_declared", [True, False])
+def test_whatever_is_taken_over_says_so(folder, seed, is_declared):
+    """Also the result of the declared seed, which is compared, and one that says of itself that it is new."""
+    name = key(BUNDLE, a_trial(seed, compare=is_declared, histories=is_declared), {})
+    with Results(folder) as results:
+        results.put(name, a_result(seed, resumed=False))
+    for _ in range(2):
+        with Results(folder) as results:
+            taken = results.get(name)
+            assert taken == a_result(seed, resumed=True)
+            results.put(name, taken)
+
+
 def test_the_folder_is_this_user_s_alone(folder):
     with Results(folder / "deep") as results:
         results.put(KEY, RICH)
@@ -123,6 +137,42 @@ def test_a_folder_that_others_may_write_to_is_refused(folder):
     with pytest.raises(UsageError, match="open to others") as caught, Results(folder):
         pass
     assert "--state" in caught.value.remedy
+
+
+def test_a_folder_that_is_a_link_is_refused_and_nothing_is_put_behind_it(folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="is a link") as caught, Results(folder):
+        pass
+    assert "--state" in caught.value.remedy
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    (tmp_path / "elsewhere").rmdir()  # nor is it made, where the link leads nowhere
+    with pytest.raises(UsageError, match="is a link"), Results(folder):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_folder_below_a_link_is_used(folder, tmp_path):
+    """As a home folder on another disk is."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "home").symlink_to(tmp_path / "disk")
+    with Results(tmp_path / "home/state") as results:
+        results.put(KEY, RICH)
+    assert (tmp_path / "disk/state" / f"{KEY}.json").exists()
+
+
+def test_folders_above_that_are_made_are_this_user_s_alone_and_others_keep_their_mode(tmp_path):
+    there = tmp_path / "cache"
+    there.mkdir()
+    there.chmod(0o755)
+    mask = os.umask(0o022)
+    try:
+        with Results(there / "a/b/state"):
+            pass
+    finally:
+        os.umask(mask)
+    modes = [(there / each).stat().st_mode & 0o777 for each in ("", "a", "a/b", "a/b/state")]
+    assert modes == [0o755, 0o700, 0o700, 0o700]
 
 
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path):

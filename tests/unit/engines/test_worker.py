@@ -80,6 +80,21 @@ def test_trouble_while_handling_a_training_is_no_reason_to_repeat_it(ask):
         ask(work=works.breaks)
 
 
+def test_an_error_that_nobody_thought_of_is_answered(ask):
+    with pytest.raises(BundlerError, match=r"worker .*could not be handled: MemoryError") as caught:
+        ask(work=works.runs_out_of_memory)
+    assert "no evidence against the provider" in caught.value.remedy
+
+
+def test_by_what_a_scheduler_stops_a_worker_it_is_stopped(staged, tmp_path):
+    sha256 = package.pack(staged, tmp_path / "package.tar")
+    fetch = lambda: (tmp_path / "package.tar").open("rb")  # noqa: E731
+    asked, node = worker.request(a_trial(), sha256), tmp_path / "node"
+    with pytest.raises(MemoryError):
+        worker.serve(asked, node, fetch, works.runs_out_of_memory, None, stops=(MemoryError,))
+    assert sorted(path.name for path in node.iterdir()) == ["lock", "package"]
+
+
 def test_a_worker_without_room_is_lost(ask, tmp_path):
     (tmp_path / "file").touch()
     end = ask(folder=tmp_path / "file/below")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import time
@@ -56,6 +57,20 @@ def refuses(trial, staged, place, on_output):
 
 def breaks(trial, staged, place, on_output):
     raise OSError(28, "No space left on device")
+
+
+class Unloadable:
+    """A function that pickles here and cannot be loaded anywhere."""
+
+    def __reduce__(self):
+        return importlib.import_module, ("no_such_module",)
+
+    def __call__(self, trial, staged, place, on_output):
+        raise AssertionError
+
+
+def runs_out_of_memory(trial, staged, place, on_output):
+    raise MemoryError
 
 
 def chatters(trial, staged, place, on_output):

@@ -52,9 +52,9 @@ class Case:
             *(gate.metric for gate in index.gates),
         }
 
-    def planned(self, looks: int) -> tuple[PlannedMetric, ...]:
-        """What is known of each judged metric before anything runs, if it is judged at so many ``looks``."""
-        return planned_metrics(self.values, self.tolerances, self.policy, looks or None)
+    def planned(self, *, blind: bool) -> tuple[PlannedMetric, ...]:
+        """What is known of each judged metric before anything runs."""
+        return planned_metrics(self.values, self.tolerances, self.policy, blind=blind)
 
 
 def case_of(evidence: Evidence, spec: TrainingSpec, declared: RunRecord, policy: Policy) -> Case:

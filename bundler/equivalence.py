@@ -9,8 +9,8 @@ buy acceptance. Looks share the error probabilities (Bonferroni), so that stoppi
 - *inconsistent*: D is beyond the margin and significant, corrected over the metrics (Holm 1979);
 - *inconclusive*: otherwise.
 
-The same seed again is no independent run: callers leave out re-runs of a declared seed, and runs that the
-infrastructure ended.
+The same seed again is no independent run: callers leave out re-runs of a declared seed. A training that crashed or was
+stopped is a run without a value, for it may be the bad one.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from bundler.errors import quoted
 from bundler.report import MetricVerdict, Verdict
-from bundler.statistics import sample_variance
+from bundler.spread import ROUNDING, deviation_ratio, pooled_deviations, scaled
 
 MIN_DECLARED: Final = 3
 """The best of 20 seeds, reported as one, looks like any single run: fewer declared runs are never consistent."""
@@ -33,23 +32,30 @@ POWER: Final = 0.9
 MOST_RERUNS: Final = 40
 """Beyond so many re-runs nobody is asked for more: the declaration cannot be settled."""
 
-SPREAD_LEVEL: Final = 0.1
-"""How rarely an honest provider's variance is so small against the re-runs' that it is taken for larger than it is."""
-
-ROUNDING: Final = 1e-12
-"""Relative to the largest value: what floating-point arithmetic alone can do."""
+MIN_OTHERS: Final = 3
+"""Where trainings gave no value, fewer others contradict nothing."""
 
 Better = Literal["higher is better", "lower is better"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Error probabilities over all ``looks`` together, and how many declared runs can be consistent at all."""
+    """Error probabilities over all ``looks`` together, and how many declared runs can be consistent at all.
+
+    ``schedule`` are the numbers of re-runs, increasing, at which a verification with more of them is judged, too; empty
+    if however many there are, there are ``looks`` looks.
+    """
 
     false_consistent: float = 0.05
     false_inconsistent: float = 0.02
     looks: int = 3
     minimum_runs: int = MIN_DECLARED
+    schedule: tuple[int, ...] = ()
+
+    def looks_with(self, reruns: int) -> int:
+        """At how many looks a verification with so many re-runs is judged: the schedule's before, and its end."""
+        before = sum(look < reruns for look in self.schedule)
+        return before + 1 if self.schedule else self.looks
 
 
 ONE_LOOK: Final = Rule(looks=1)
@@ -98,6 +104,17 @@ class _Case:
     margin: float | None
     test: _Test | None
 
+    @property
+    def lost(self) -> int:
+        """How many re-runs gave no value."""
+        return len(self.sample.rerun) - len(self.rerun)
+
+    @property
+    def can_contradict(self) -> bool:
+        """Whether the re-runs could contradict the declaration, whatever their values."""
+        enough = not self.lost or len(self.rerun) >= MIN_OTHERS
+        return self.margin is not None and enough
+
 
 def compare(samples: Sequence[Sample], rule: Rule | None = None) -> tuple[MetricVerdict, ...]:
     """Compare each of ``samples`` at one of the rule's looks; the verdicts of all metrics belong together.
@@ -106,8 +123,10 @@ def compare(samples: Sequence[Sample], rule: Rule | None = None) -> tuple[Metric
     """
     rule = rule or Rule()
     cases = [_case(sample, rule) for sample in samples]
-    tests = [case.test for case in cases if case.margin is not None and case.test is not None]
-    level = _holm([test.p_value for test in tests], rule.false_inconsistent / rule.looks)
+    p_values = [
+        case.test.p_value for case in cases if case.test is not None and case.can_contradict
+    ]
+    level = _holm(p_values, rule.false_inconsistent / rule.looks)
     return tuple(_verdict(case, rule, level) for case in cases)
 
 
@@ -117,20 +136,6 @@ def overall(verdicts: Iterable[MetricVerdict]) -> Verdict:
     if "INCONSISTENT" in words:
         return "INCONSISTENT"
     return "CONSISTENT" if words == {"CONSISTENT"} else "INCONCLUSIVE"
-
-
-def summary(verdicts: Sequence[MetricVerdict]) -> str:
-    """One sentence for :func:`overall`, which names the metrics that decide it."""
-    verdict = overall(verdicts)
-    if not verdicts:
-        return "No metric was declared, so there is nothing to compare."
-    names = [quoted(each.metric) for each in verdicts if each.verdict == verdict]
-    named = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    if verdict == "CONSISTENT":
-        return f"Each declared metric agrees with the re-runs within its margin: {named}."
-    if verdict == "INCONSISTENT":
-        return f"The re-runs contradict what was declared of {named}."
-    return f"Nothing contradicts the declaration, but the runs cannot settle {named}."
 
 
 def power(
@@ -160,37 +165,36 @@ def reruns_needed(
 ) -> int | None:
     """Fewest re-runs, from ``least`` on, that find a true declaration consistent with a chance of 90 %.
 
-    ``None`` for more than 40. With several looks it is the last one that has this chance, so all together have more.
+    ``None`` for more than 40. Each number is taken with the looks that a verification with so many has; it is the last
+    look that has this chance, so all together have more.
     """
-    counts = range(least, MOST_RERUNS + 1)  # each has more power than the one before
-    found = bisect_left(
-        counts, POWER, key=lambda count: power(runs, count, ratio, rule, one_sided=one_sided)
-    )
-    return counts[found] if found < len(counts) else None
+
+    def chance(count: int) -> float:
+        own = replace(rule, looks=rule.looks_with(count))
+        return power(runs, count, ratio, own, one_sided=one_sided)
+
+    # A re-run more has more power, unless it makes one look more.
+    for end in (*(look for look in rule.schedule if look < MOST_RERUNS), MOST_RERUNS):
+        counts = range(least, end + 1)
+        found = bisect_left(counts, POWER, key=chance)
+        if found < len(counts):
+            return counts[found]
+        least = max(least, end + 1)
+    return None
 
 
-def deviation_bound(values: Sequence[float], confidence: float = 0.95) -> float:
-    """The one-sided upper confidence bound of the standard deviation behind two or more ``values``: to plan with.
+def scatter_more(declared: Iterable[float | None], rerun: Iterable[float | None]) -> float | None:
+    """How many times as far the declared runs scatter as the re-runs, if an F test at 0.999 says that they do more.
 
-    Raises :class:`OverflowError` for values at the end of the floating-point range.
+    The ratio of the standard deviations of the finite values; ``None`` if the test does not say so. Re-runs that are
+    all alike have no such ratio. An honest provider's runs do in 1 of 1,000 cases.
     """
-    from scipy.special import gammaincinv  # noqa: PLC0415  # a tenth of a second
-
-    scaled, exponent = _scaled(values)
-    degrees = len(values) - 1
-    quantile = 2 * float(gammaincinv(degrees / 2, 1 - confidence))
-    return math.ldexp(math.sqrt(degrees * sample_variance(scaled) / quantile), exponent)
+    return deviation_ratio(finite_values(declared), finite_values(rerun))
 
 
 def finite_values(values: Iterable[float | None]) -> tuple[float, ...]:
     """Those of ``values`` that are finite numbers."""
     return tuple(each for each in values if each is not None and math.isfinite(each))
-
-
-def _scaled(values: Sequence[float]) -> tuple[list[float], int]:
-    """``values`` divided, exactly, by a power of two, so that squares neither overflow nor vanish; its exponent."""
-    exponent = math.frexp(max(map(abs, values)))[1]
-    return [math.ldexp(each, -exponent) for each in values], exponent
 
 
 def _case(sample: Sample, rule: Rule) -> _Case:
@@ -217,18 +221,19 @@ def _tested(
     from scipy.special import stdtr, stdtrit  # noqa: PLC0415  # a tenth of a second
 
     n, m = len(declared), len(rerun)
-    scaled, exponent = _scaled(declared + rerun)
-    one, two = scaled[:n], scaled[n:]
+    values, exponent = scaled(declared + rerun)
+    one, two = values[:n], values[n:]
     difference = math.fsum(one) / n - math.fsum(two) / m
     difference = 0.0 if abs(difference) <= ROUNDING else difference
     signed = {"higher is better": difference, "lower is better": -difference}
     size = signed.get(sample.overstatement or "", abs(difference))
     sides = 1 if sample.overstatement else 2
-    deviation = math.sqrt(_pooled_variance(one, two))
-    error = deviation * math.sqrt(1 / n + 1 / m)
+    deviation, accusing = pooled_deviations(one, two)
+    width = math.sqrt(1 / n + 1 / m)
+    error = deviation * width
     quantile = float(stdtrit(n + m - 2, 1 - rule.false_consistent / rule.looks))
-    if error > 0:
-        p_value = sides * float(stdtr(n + m - 2, -size / error))
+    if accusing > 0:
+        p_value = sides * float(stdtr(n + m - 2, -size / (accusing * width)))
     else:
         p_value = sides * _chance_of_constants(n, m) if size > 0 else 1.0
     return _Test(
@@ -241,24 +246,6 @@ def _tested(
         p_value=min(p_value, 1.0),
         slack=math.ldexp(ROUNDING, exponent),
     )
-
-
-def _pooled_variance(one: Sequence[float], two: Sequence[float]) -> float:
-    """The variance between seeds, from both samples. One value alone has none and adds none.
-
-    A provider can invent runs that hardly differ. So the declared variance is taken no smaller than what the re-runs
-    make plausible: the lower 90 % confidence limit of the ratio of two variances (F distribution).
-    """
-    from scipy.special import fdtri  # noqa: PLC0415  # a tenth of a second
-
-    n, m = len(one), len(two)
-    if max(one) - min(one) <= ROUNDING and max(two) - min(two) <= ROUNDING:
-        return 0.0
-    first = sample_variance(one) if n > 1 else 0.0
-    second = sample_variance(two) if m > 1 else 0.0
-    if n > 1 and m > 1:
-        first = max(first, second / float(fdtri(m - 1, n - 1, 1 - SPREAD_LEVEL)))
-    return ((n - 1) * first + (m - 1) * second) / (n + m - 2)
 
 
 def _chance_of_constants(n: int, m: int) -> float:
@@ -287,7 +274,8 @@ def _verdict(case: _Case, rule: Rule, level: float) -> MetricVerdict:
     needed = None
     explanation = next(_obstacles(case, rule), "")
     if test is not None and case.margin is not None:
-        if test.p_value <= level and test.size > case.margin + test.slack:
+        beyond = test.size > case.margin + test.slack
+        if case.can_contradict and beyond and test.p_value <= level:
             word = "INCONSISTENT"
         elif not explanation and test.bound <= case.margin + test.slack:
             word = "CONSISTENT"
@@ -295,6 +283,9 @@ def _verdict(case: _Case, rule: Rule, level: float) -> MetricVerdict:
             needed = _needed(case, test, case.margin, rule)
         if word == "INCONSISTENT" or not explanation:
             explanation = _explained(case, test, case.margin, word, needed)
+    lost = f"{case.lost} of {len(sample.rerun)} trainings gave no value"
+    if case.lost and lost not in explanation:
+        explanation += f" {lost}."
     return MetricVerdict(
         metric=sample.metric,
         declared=case.declared,
@@ -323,9 +314,13 @@ def _needed(case: _Case, test: _Test, margin: float, rule: Rule) -> int | None:
 def _obstacles(case: _Case, rule: Rule) -> Iterator[str]:
     """What keeps the metric from ever being consistent, whatever the values; most telling first."""
     sample, declared, rerun, test = case.sample, case.declared, case.rerun, case.test
-    for values, whose in ((declared, "declared run"), (rerun, "re-run")):
+    sides = ((sample.declared, declared, "declared runs"), (sample.rerun, rerun, "trainings"))
+    for given, values, what in sides:
         if not values:
-            yield f"No {whose} has a finite value of this metric, so there is nothing to compare."
+            without = (
+                f"{len(given)} of {len(given)} {what} gave no value" if given else f"No {what}"
+            )
+            yield f"{without}, so there is nothing to compare."
     if test is None and len(declared) + len(rerun) > 2:
         yield "The values are too large to compute with."
     if test is None:
@@ -335,13 +330,10 @@ def _obstacles(case: _Case, rule: Rule) -> Iterator[str]:
             f"The means differ by {abs(test.difference):.3g}, but no usable tolerance is declared "
             "for this metric, so nothing says how large a difference matters."
         )
-    for given, values, what in (
-        (sample.declared, declared, "declared runs"),
-        (sample.rerun, rerun, "re-runs"),
-    ):
+    for given, values, what in sides:
         if len(given) > len(values):
             yield (
-                f"{len(given) - len(values)} of {len(given)} {what} have no finite value: "
+                f"{len(given) - len(values)} of {len(given)} {what} gave no value: "
                 "they may be the bad ones, so the others cannot speak for them."
             )
     if len(declared) < rule.minimum_runs:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from bundler.case import Case
 from bundler.comparing import note, warning
 from bundler.engines.retries import infrastructure_failure
-from bundler.equivalence import Sample, compare, finite_values, overall
+from bundler.equivalence import Sample, compare, finite_values, overall, scatter_more
 from bundler.policy import effective_margin, rule
 from bundler.records import Number, RunRecord, Scalar
 from bundler.report import Finding, MetricVerdict, Rerun, Trial, Verdict
@@ -50,7 +50,7 @@ def _how(result: TrialResult) -> str:
 
 
 def metric_verdicts(
-    case: Case, results: Sequence[TrialResult], looks: int
+    case: Case, results: Sequence[TrialResult], looks: int, *, blind: bool = False
 ) -> tuple[MetricVerdict, ...]:
     """The statistical rule over the trainings that ran; infrastructure that failed says nothing.
 
@@ -72,7 +72,7 @@ def metric_verdicts(
                 overstatement=None if declared is None else declared.overstatement,
             )
         )
-    return compare(samples, rule(case.policy, looks))
+    return compare(samples, rule(case.policy, looks, blind=blind))
 
 
 def known_seeds(case: Case, results: Sequence[TrialResult]) -> tuple[Finding, ...]:
@@ -112,6 +112,7 @@ def own_findings(
             " and read the logs there.",
         )
     yield from _other_training(case, results)
+    yield from _scatter(metrics)
     for each in metrics:
         if each.verdict == "INCONSISTENT":
             yield Finding(
@@ -137,6 +138,19 @@ def own_findings(
                 each.metric,
                 f"the declared margin {each.declared_margin:g} is more than the verifier's policy allows;"
                 f" {each.margin:g} was used",
+            )
+
+
+def _scatter(metrics: Sequence[MetricVerdict]) -> Iterator[Finding]:
+    """Declared runs that scatter far more than ours hide a difference: noise can be invented as well."""
+    for each in metrics:
+        ratio = scatter_more(each.declared, each.rerun)
+        if ratio is not None:
+            yield warning(
+                "rerun-declared-scatter",
+                each.metric,
+                f"the declared runs scatter {ratio:.1f} times as much as the verifier's, which chance hardly does",
+                "Look at the single runs: a wide scatter makes every difference look like chance.",
             )
 
 

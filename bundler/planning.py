@@ -6,12 +6,17 @@ import hashlib
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import count, pairwise
+from typing import Final
 
-from bundler.equivalence import deviation_bound, finite_values, reruns_needed
+from bundler.equivalence import Rule, finite_values, reruns_needed
 from bundler.policy import Policy, effective_margin
 from bundler.policy import rule as rule_of
 from bundler.report import Plan, PlannedMetric
 from bundler.spec import Tolerance
+from bundler.spread import deviation_bound
+
+CENTURY: Final = 100 * 365.25 * 24 * 3600
+"""In seconds. Nobody re-runs what is said to have taken longer, so the record is wrong."""
 
 
 def planned_metrics(
@@ -19,15 +24,19 @@ def planned_metrics(
     tolerances: Iterable[Tolerance],
     policy: Policy,
     looks: int | None = None,
+    *,
+    blind: bool = False,
 ) -> tuple[PlannedMetric, ...]:
     """What is known of each metric that has declared values or a tolerance, by name.
 
     ``declared`` are the final values of the provider's independent runs; ``None`` or not finite: a run without. The
-    re-runs needed are for the last of ``looks`` looks (default: the policy's).
+    re-runs needed are for the last look of a verification with so many, as ``rule`` of the policy has them for
+    ``looks`` and ``blind``.
     """
+    rule = rule_of(policy, looks, blind=blind)
     known = {each.metric: each for each in tolerances}
     return tuple(
-        _planned(name, declared.get(name, ()), known.get(name), policy, looks)
+        _planned(name, declared.get(name, ()), known.get(name), policy, rule)
         for name in sorted(declared.keys() | known.keys())
     )
 
@@ -37,7 +46,7 @@ def _planned(
     values: Sequence[float | None],
     tolerance: Tolerance | None,
     policy: Policy,
-    looks: int | None,
+    rule: Rule,
 ) -> PlannedMetric:
     finite = finite_values(values)
     deviation = _deviation(finite)
@@ -47,7 +56,7 @@ def _planned(
     if hopeful and tolerance is not None and margin is not None and deviation is not None:
         ratio = margin / deviation if deviation else math.inf
         one_sided = tolerance.overstatement is not None
-        needed = reruns_needed(len(finite), ratio, rule_of(policy, looks), one_sided=one_sided)
+        needed = reruns_needed(len(finite), ratio, rule, one_sided=one_sided)
     return PlannedMetric(
         metric=metric,
         runs=len(finite),
@@ -81,13 +90,16 @@ def make_plan(  # noqa: PLR0913  # a plan is a list of facts
     run_seconds: float | None,
     metrics: Sequence[PlannedMetric],
 ) -> Plan:
-    """The plan, with its times: the declared seed first, then each look's own seeds, ``parallel`` at once.
+    """The plan, with its times.
 
-    A look's runs start when the look before was judged. ``run_seconds`` is what the provider recorded for one run.
+    The declared seed and the first look's own seeds are trained together, ``parallel`` at once; each further look's
+    when the look before was judged. ``run_seconds`` is what the provider recorded for one run; what can be no duration
+    counts as unknown.
     """
-    known = run_seconds is not None and math.isfinite(run_seconds) and run_seconds >= 0
+    known = run_seconds is not None and 0 <= run_seconds <= CENTURY  # NaN is not
     seconds = run_seconds if known else None
-    batches = [-(-(after - before) // max(parallel, 1)) for before, after in pairwise((0, *looks))]
+    runs = [1 + looks[0], *(after - before for before, after in pairwise(looks))] if looks else [1]
+    batches = [math.ceil(each / max(parallel, 1)) for each in runs]
     return Plan(
         command=tuple(command),
         declared_seed=declared_seed,
@@ -99,8 +111,8 @@ def make_plan(  # noqa: PLR0913  # a plan is a list of facts
         parallel=parallel,
         isolation=isolation,
         run_seconds=seconds,
-        least_seconds=None if seconds is None else seconds * (1 + sum(batches[:1])),
-        most_seconds=None if seconds is None else seconds * (1 + sum(batches)),
+        least_seconds=None if seconds is None else seconds * batches[0],
+        most_seconds=None if seconds is None else seconds * sum(batches),
         metrics=tuple(metrics),
     )
 

@@ -87,13 +87,17 @@ def effective_margin(tolerance: Tolerance, policy: Policy) -> float:
     return min(tolerance.margin, cap(tolerance.metric, policy))
 
 
-def rule(policy: Policy, looks: int | None = None) -> Rule:
-    """The rule of the verdict for ``looks`` looks (default: the policy's; 1 in blind mode)."""
+def rule(policy: Policy, looks: int | None = None, *, blind: bool = False) -> Rule:
+    """The rule of the verdict for ``looks`` looks (default: the policy's).
+
+    Blind there is one look, at however many re-runs; otherwise more re-runs are also judged at the policy's looks.
+    """
     return Rule(
         false_consistent=policy.false_consistent,
         false_inconsistent=policy.false_inconsistent,
-        looks=looks or len(policy.looks),
+        looks=1 if blind else looks or len(policy.looks),
         minimum_runs=policy.minimum_runs,
+        schedule=() if blind else policy.looks,
     )
 
 

@@ -213,12 +213,14 @@ class Reexecution:
         return _judged(case, done or self._train(session, case, plan), outcome)
 
     def _planned(self, session: Session, case: Case) -> Plan:
-        """The plan: the looks of the policy, as far as runs are wanted."""
+        """The plan: the looks of the policy, as far as runs are wanted; blind, the last one only."""
         avoid = [run.seed for run in case.evidence.contents.records if run.seed is not None]
         seeds = session.seeds(avoid) if takes_seed(case.spec) else ()
-        looks = tuple(look for look in self._options.policy.looks if look < len(seeds))
-        looks = (*looks, len(seeds)) if seeds else ()
-        return session.plan(seeds, looks, case.planned(len(looks)))
+        blind = self._on_commit is not None
+        looks = [look for look in self._options.policy.looks if look < len(seeds) and not blind]
+        if seeds:
+            looks.append(len(seeds))
+        return session.plan(seeds, looks, case.planned(blind=blind))
 
     def _train(self, session: Session, case: Case, plan: Plan) -> _Trained:
         bird = self._told(self._canary(session, case))
@@ -284,7 +286,8 @@ def _judged(case: Case, done: _Trained, outcome: RerunOutcome) -> RerunOutcome:
     known = known_seeds(case, done.own)
     own = [result for result in done.own if result.seed not in case.seeds]
     rerun, findings = compared(case, done.declared, done.session.runtime)
-    verdicts = metric_verdicts(case, own, done.looks) if own else ()
+    blind = done.commitment is not None
+    verdicts = metric_verdicts(case, own, done.looks, blind=blind) if own else ()
     bits = tuple(bit_findings(case, rerun, verdicts, done.session.options.device))
     verdict, explanation = overall_verdict(
         rerun,

@@ -27,7 +27,7 @@ from bundler.progress import Progress
 from bundler.records import RunRecord, Scalar
 from bundler.report import Plan, PlannedMetric
 from bundler.sandbox.gpus import devices
-from bundler.sandbox.workplace import make, workplace
+from bundler.sandbox.workplace import make, sweep, workplace
 from bundler.spec import Resources, TrainingSpec
 from bundler.staging import stage, stage_declared
 from bundler.trials import OUT, PACKAGE, Trial, TrialResult, compared_artefacts
@@ -234,6 +234,7 @@ def open_session(  # noqa: PLR0913  # what is known of the bundle, and how to re
         )
     box = sandbox.find(options.confinement, trusted=options.trusted)
     _allow(options, box.kind)
+    sweep()
     with workplace(options.keep) as place:
         for name in ("runtime", "package", "runs"):
             (place / name).mkdir()

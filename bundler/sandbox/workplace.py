@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,11 +21,38 @@ def workplace(keep: Path | None) -> Iterator[Path]:
         yield keep.resolve()
         return
     # Resolved, because what the training leaves is held against it, and TMPDIR may be a link.
-    place = Path(tempfile.mkdtemp(prefix="aisdp-rerun-")).resolve()
+    place = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
+    lock = _lock(place)
     try:
         yield place
     finally:
+        os.close(lock)
         remove(place)
+
+
+PREFIX = "aisdp-rerun-"
+LOCK = ".in-use"
+
+
+def sweep() -> None:
+    """Remove what verifications that were killed have left: folders of this user that nobody holds."""
+    for folder in Path(tempfile.gettempdir()).glob(PREFIX + "*"):
+        with suppress(OSError):
+            if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+                continue
+            lock = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove(folder)
+            finally:
+                os.close(lock)
+
+
+def _lock(place: Path) -> int:
+    """A descriptor that holds ``place``; the kernel lets go of it when this process ends, however it ends."""
+    lock = os.open(place / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return lock
 
 
 def make(folder: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bundler.canonical import serialise
 from bundler.codec import to_json
-from bundler.equivalence import Rule, Sample, compare, overall, power
+from bundler.equivalence import Rule, Sample, compare, overall, power, scatter_more
 from bundler.planning import choose_seeds
 
 values = st.integers(-1000, 1000).map(lambda each: each / 64)
@@ -18,7 +18,9 @@ values = st.integers(-1000, 1000).map(lambda each: each / 64)
 
 sides = st.lists(values, min_size=1, max_size=8).map(tuple)
 margins = st.integers(0, 500).map(lambda each: each / 32)
-rules = st.builds(Rule, looks=st.integers(1, 4))
+rules = st.builds(
+    Rule, looks=st.integers(1, 4), schedule=st.sampled_from([(), (8,), (3, 5, 8), (2, 30, 60)])
+)
 better = st.sampled_from([None, "higher is better", "lower is better"])
 anything = st.one_of(st.none(), st.floats())
 """Every float there is: NaN, infinities, subnormal and largest numbers."""
@@ -177,6 +179,22 @@ def test_no_value_whatever_breaks_the_comparison_or_its_report(given_samples, ru
     assert all(each.explanation.endswith(".") for each in verdicts)
     assert "\n" not in "".join(each.explanation for each in verdicts)
     assert overall(verdicts) in {"CONSISTENT", "INCONSISTENT", "INCONCLUSIVE"}
+
+
+@given(st.lists(anything, max_size=6), st.lists(anything, max_size=6))
+@example([1.7e308, -1.7e308, 0.0], [5e-324, 0.0, 1e-300])
+def test_the_ratio_of_scatters_is_a_finite_number_above_one_or_none(declared, rerun):
+    ratio = scatter_more(declared, rerun)
+    assert ratio is None or (math.isfinite(ratio) and ratio > 1)
+
+
+@given(samples(), rules, st.integers(1, 8), st.integers(0, 4))
+def test_a_training_without_a_value_is_never_consistent_and_always_told(sample, rule, lost, kept):
+    rerun = (*sample.rerun[:kept], *[math.nan] * lost)
+    verdict = judged(replace(sample, rerun=rerun), rule)
+    assert verdict.verdict != "CONSISTENT"
+    assert verdict.verdict == "INCONCLUSIVE" or len(sample.rerun[:kept]) >= 3
+    assert f"{lost} of {len(rerun)} trainings gave no value" in verdict.explanation
 
 
 @given(samples(), samples(), rules)

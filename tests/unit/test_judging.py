@@ -130,6 +130,16 @@ def test_a_training_cannot_choose_which_seeds_count_by_how_it_ends(ending):
     assert "2 of 5" in findings["rerun-trials-lost"].message
 
 
+def test_noise_to_hide_behind_is_named():
+    wide = (0.60, 1.00, 0.80, 0.70, 0.90)
+    values = (0.800, 0.801, 0.799, 0.800, 0.801, 0.800, 0.799, 0.800)
+    findings, verdicts = found(
+        case(wide), [result(11 + i, value) for i, value in enumerate(values)]
+    )
+    assert verdicts[0].verdict == "INCONCLUSIVE"
+    assert "times as much" in findings["rerun-declared-scatter"].message
+
+
 def test_figures_of_trainings_that_crashed_contradict_nothing():
     """An honest provider logs the hold-out once before the training; the training then fails here."""
     crashed = [result(seed, 0.3 + seed / 1000, exit_code=1) for seed in (11, 12, 13)]

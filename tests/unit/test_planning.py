@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from bundler import codec
-from bundler.equivalence import Rule, deviation_bound, reruns_needed
+from bundler import canonical, codec
+from bundler.equivalence import POWER, Rule, power, reruns_needed
 from bundler.planning import choose_seeds, make_plan, planned_metrics
-from bundler.policy import DEFAULT
+from bundler.policy import DEFAULT, rule
 from bundler.report import Plan
 from bundler.spec import Tolerance
+from bundler.spread import deviation_bound
 
 FIVE = (0.912, 0.908, 0.915, 0.910, 0.911)
 AUC = Tolerance(metric="auc", margin=0.016)
@@ -27,9 +28,31 @@ def test_it_plans_with_the_upper_bound_of_the_spread_and_the_last_look():
     ratio = 0.016 / deviation_bound(FIVE)
     assert metric.runs == 5
     assert metric.deviation == pytest.approx(deviation_bound(FIVE))
-    assert metric.needed == reruns_needed(5, ratio, Rule(looks=3))
+    assert metric.needed == reruns_needed(5, ratio, rule(DEFAULT))
     assert metric.needed is not None
-    assert planned(looks=1).needed < metric.needed
+    assert planned(blind=True).needed == reruns_needed(5, ratio) < metric.needed
+
+
+@pytest.mark.parametrize("margin", [0.012, 0.013, 0.014, 0.016, 0.02, 0.05])
+@pytest.mark.parametrize("side", [None, "higher is better"])
+def test_so_many_reruns_have_the_chance_with_the_looks_that_they_get(margin, side):
+    """``--runs N`` is judged at 3, 5 and 8, as far as they are fewer than N, and at N."""
+    needed = planned(tolerance=replace(AUC, margin=margin, overstatement=side)).needed
+    chances = {
+        runs: power(
+            5,
+            runs,
+            margin / deviation_bound(FIVE),
+            Rule(looks=len([look for look in (3, 5, 8) if look < runs]) + 1),
+            one_sided=side is not None,
+        )
+        for runs in range(2, 41)
+    }
+    assert needed == next((runs for runs, chance in chances.items() if chance >= POWER), None)
+
+
+def test_the_looks_of_this_verification_do_not_change_how_many_reruns_another_needs():
+    assert planned(looks=1).needed == planned(looks=4).needed == planned().needed
 
 
 def test_only_overstatement_needs_fewer_reruns():
@@ -86,27 +109,34 @@ def plan(**changes) -> Plan:
     ("parallel", "looks", "least", "most"),
     [
         (1, (3, 5, 8), 40.0, 90.0),
-        (2, (3, 5, 8), 30.0, 60.0),
+        (2, (3, 5, 8), 20.0, 50.0),
         (3, (3, 5, 8), 20.0, 40.0),
-        (100, (3, 5, 8), 20.0, 40.0),
+        (4, (3, 5, 8), 10.0, 30.0),
+        (100, (3, 5, 8), 10.0, 30.0),
         (4, (8,), 30.0, 30.0),
+        (9, (8,), 10.0, 10.0),
         (0, (3,), 40.0, 40.0),
         (1, (), 10.0, 10.0),
+        (8, (), 10.0, 10.0),
     ],
 )
-def test_times_count_the_declared_seed_and_each_looks_own_seeds(parallel, looks, least, most):
+def test_the_declared_seed_is_trained_with_the_first_looks_own_seeds_and_each_look_waits(
+    parallel, looks, least, most
+):
     made = plan(parallel=parallel, looks=looks)
     assert (made.least_seconds, made.most_seconds) == (least, most)
 
 
-@pytest.mark.parametrize("seconds", [None, math.nan, math.inf, -1.0])
+@pytest.mark.parametrize("seconds", [None, math.nan, math.inf, -math.inf, -1.0, 1e308, 1e10])
 def test_an_unknown_duration_gives_unknown_times(seconds):
     made = plan(run_seconds=seconds)
     assert (made.run_seconds, made.least_seconds, made.most_seconds) == (None, None, None)
 
 
-def test_a_plan_survives_json():
-    made = plan()
+@pytest.mark.parametrize("seconds", [0.0, 1.0, 3e9, 1e308, math.nan])
+def test_a_plan_survives_json(seconds):
+    made = plan(run_seconds=seconds, looks=(3, 1000))
+    assert b"inf" not in canonical.serialise(codec.to_json(made)).lower()
     assert codec.from_json(Plan, codec.to_json(made)) == made
 
 

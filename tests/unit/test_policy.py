@@ -36,6 +36,12 @@ def test_the_documented_example_is_read(written):
     )
 
 
+def test_the_documentation_warns_that_a_pattern_grants_its_cap_to_any_name():
+    text = " ".join(DOCS.read_text().split())
+    assert cap("error_seconds", Policy(version=1, margins={"*_seconds": 60.0})) == 60.0
+    assert "`error_seconds`" in text
+
+
 def test_the_documented_defaults_are_those_of_the_program(written):
     assert load(written("version: 1")) == DEFAULT
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", DOCS.read_text(), re.MULTILINE))
@@ -146,10 +152,22 @@ def test_a_declared_margin_is_cut_and_never_widened():
 def test_the_rule_takes_the_policys_rates_and_its_looks_unless_told_otherwise():
     policy = replace(DEFAULT, false_consistent=0.01, false_inconsistent=0.03, minimum_runs=5)
     assert rule(policy) == Rule(
-        false_consistent=0.01, false_inconsistent=0.03, looks=3, minimum_runs=5
+        false_consistent=0.01,
+        false_inconsistent=0.03,
+        looks=3,
+        minimum_runs=5,
+        schedule=(3, 5, 8),
     )
     assert rule(policy, looks=1).looks == 1
-    assert rule(DEFAULT) == Rule()
+    assert rule(DEFAULT) == Rule(schedule=(3, 5, 8))
+
+
+def test_blind_there_is_one_look_at_however_many_reruns():
+    seen, blind = rule(DEFAULT), rule(DEFAULT, blind=True)
+    runs = (2, 3, 4, 5, 6, 8, 9, 40)
+    assert [seen.looks_with(each) for each in runs] == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert [blind.looks_with(each) for each in runs] == [1] * 8
+    assert blind.looks == 1
 
 
 def test_the_report_shows_the_whole_policy():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bundler.sandbox import diagnosis, output, removal
 from bundler.sandbox.removal import remove
-from bundler.sandbox.workplace import workplace
+from bundler.sandbox.workplace import sweep, workplace
 
 
 def _nested(folder: Path, levels: int) -> None:
@@ -141,3 +141,21 @@ def test_a_workplace_goes_whatever_lies_in_it():
 
 def test_why_nothing_was_left_needs_no_working_folder(tmp_path):
     assert diagnosis.why_nothing_was_left(tmp_path / "none", "store") == ""
+
+
+def test_what_a_killed_verification_left_is_removed_by_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    code = (
+        "import os, signal\nfrom bundler.sandbox.workplace import workplace\n"
+        "with workplace(None) as place:\n"
+        "    (place / 'out').mkdir()\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)})
+    (left,) = tmp_path.iterdir()
+    foreign = tmp_path / "aisdp-rerun-of-an-older-version"
+    foreign.mkdir()
+    with workplace(None) as place:
+        sweep()
+        assert not left.exists()
+        assert place.exists(), "one that is in use"
+        assert foreign.exists(), "one that cannot be told"

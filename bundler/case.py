@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bundler.checks import Evidence
+from bundler.gates import overstatement_of
 from bundler.history import read_points
 from bundler.planning import planned_metrics
 from bundler.policy import Policy
@@ -34,8 +35,12 @@ class Case:
 
     @property
     def tolerances(self) -> tuple[Tolerance, ...]:
-        """What the provider declared to be the same result."""
-        return self.evidence.contents.index.reproducibility.tolerances
+        """What was declared to be the same result; one-sided only as far as gates and selection bear it out."""
+        index = self.evidence.contents.index
+        return tuple(
+            replace(each, overstatement=overstatement_of(each, index))
+            for each in index.reproducibility.tolerances
+        )
 
     @property
     def seeds(self) -> set[int]:

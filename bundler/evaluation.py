@@ -2,6 +2,7 @@
 
 The same model on the same data gives the same figures, whatever seed it was trained with. So what comes out is held
 against the declared value itself: a model that was swapped, other data or an edited figure shows within seconds.
+A decoy is scored as well: figures that stay the same with other weights do not come from the model.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from bundler import canonical, sandbox
 from bundler.checks import Evidence
 from bundler.checks.evaluation import recorded_artefacts
+from bundler.decoy import change_signs
 from bundler.devices import cuda_environment
 from bundler.environments.model import Runtime
 from bundler.errors import HostileOutputError, MalformedError, quoted
@@ -68,9 +70,7 @@ def evaluate(
         return EvaluationOutcome(reason=case)
     box = sandbox.find(options.confinement, trusted=options.trusted)
     with workplace(None if options.keep is None else options.keep / "evaluation") as place:
-        named = artefacts_named(case.evaluation.command)
-        stage(evidence.files, case.spec, place, [case.artefacts[path] for path in named])
-        job = _job(case, runtime, options, place)
+        job = _staged(evidence, case, runtime, options, place)
         with progress.step("Scoring the model", None):
             isolation = box.isolation(job.limits, gpus=job.gpus)
             outcome = box.run(job)
@@ -90,7 +90,62 @@ def evaluate(
             why = diagnosis.why_nothing_was_left(place / WORKSPACE, case.evaluation.results)
             finding = _failed(case, f"its results cannot be read: {error.message}", why)
             return EvaluationOutcome(scored=scored, findings=(finding,))
-    return compare(scored, case.declared, results, evidence.contents.index, options.policy)
+    index = evidence.contents.index
+    found = compare(scored, case.declared, results, index, options.policy)
+    if found.scored is None or any(each.severity != "note" for each in found.findings):
+        return found
+    with progress.step("Scoring a decoy", None):
+        decoy = _score_decoy(evidence, case, runtime, options, box)
+    ignored = held_against(decoy, results, found.scored, index)
+    return replace(found, findings=(*found.findings, *ignored))
+
+
+def _staged(
+    evidence: Evidence, case: _Case, runtime: Runtime, options: RerunOptions, place: Path
+) -> sandbox.Job:
+    named = artefacts_named(case.evaluation.command)
+    stage(evidence.files, case.spec, place, [case.artefacts[path] for path in named])
+    return _job(case, runtime, options, place)
+
+
+def _score_decoy(
+    evidence: Evidence, case: _Case, runtime: Runtime, options: RerunOptions, box: sandbox.Sandbox
+) -> Mapping[str, float]:
+    """The results with other weights in place of the model; none where no decoy can be made, or it cannot be scored."""
+    named = artefacts_named(case.evaluation.command)
+    weights = {evidence.contents.index.facts.model, *case.spec.outputs.tensors}
+    with workplace(None if options.keep is None else options.keep / "decoy") as place:
+        job = _staged(evidence, case, runtime, options, place)
+        copies = [place / BUNDLE / case.artefacts[path] for path in named if path in weights]
+        changed = [change_signs(copy) for copy in copies]
+        if not any(changed):
+            return {}
+        outcome = box.run(job)
+        if outcome.ended != "exited" or outcome.exit_code != 0:
+            return {}
+        try:
+            return read_results(job.output, case.evaluation.results, options.limits)
+        except (HostileOutputError, MalformedError):
+            return {}
+
+
+def held_against(
+    decoy: Mapping[str, float], results: Mapping[str, float], scored: ScoredModel, index: Index
+) -> Iterator[Finding]:
+    """The decoy must not give the figures of the model: those of the gates, or all where no gate has one of them."""
+    compared = [each.metric for each in scored.metrics]
+    gated = {gate.metric for gate in index.gates}
+    chosen = [each for each in compared if each in gated] or compared
+    same = [each for each in chosen if each in decoy and _is_same(decoy[each], results[each])]
+    if same and len(same) == len(chosen):
+        yield _finding(
+            "evaluation-ignores-model",
+            "warning",
+            scored.run,
+            f"the figures do not depend on the shipped model: other weights give the same"
+            f" {', '.join(map(quoted, same[:3]))}",
+            "Read the code that the evaluation runs: it may write figures that nobody computed.",
+        )
 
 
 def _case(evidence: Evidence) -> _Case | str:
@@ -204,7 +259,7 @@ def _judge(
     run: str, metric: str, declared: float, found: float, margin: float | None
 ) -> Iterator[Finding]:
     """The same; nearly the same, which another machine or other software explains; or another result."""
-    if math.isclose(found, declared, rel_tol=RELATIVE, abs_tol=ABSOLUTE):
+    if _is_same(found, declared):
         return
     words = f"the shipped model gives {quoted(metric)} {found:.9g} on the shipped hold-out, declared is {declared:.9g}"
     if margin is not None and abs(found - declared) <= margin:
@@ -223,6 +278,10 @@ def _judge(
             f"{words}: model, data or figure is not the declared one",
             "Ask the provider for the model and the hold-out that the declared figure is of.",
         )
+
+
+def _is_same(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
 
 
 def _left_out(declared: RunRecord, given: Collection[str], index: Index) -> Iterator[Finding]:

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 
 from bundler import predictions
+from bundler.equivalence import Better
 from bundler.errors import MalformedError, quoted
 from bundler.records import RunRecord, artefact_location
 from bundler.scoring import Measured
 from bundler.selection import repetitions, same_configuration
-from bundler.spec import FactMap, Gate, GateResult, Sampling
+from bundler.spec import (
+    Condition,
+    FactMap,
+    Gate,
+    GateResult,
+    Index,
+    Predictions,
+    Sampling,
+    Tolerance,
+)
 from bundler.statistics import evaluate
 
-NOT_HOLD_OUT = frozenset({"training", "train", "validation", "valid", "val", "dev", "tuning"})
-"""Words for the role of data that took part in training or selection."""
+HOLD_OUT = frozenset({"holdout", "test", "testing", "evaluation", "eval"})
+"""Words for the role of data that took no part in training or selection: without signs between, in lower case."""
 
 FinalValue = Callable[[RunRecord, str], float | None]
 Measure = Callable[[Sampling], Measured]
@@ -33,6 +44,16 @@ def measured(sampling: Sampling, run: RunRecord | None, read: Callable[[str], by
             "predictions-missing", f"the selected run has no artefact {quoted(path)} with its bytes"
         )
     return predictions.measured(read(artefact_location(run.id, artefact)), sampling, name=path)
+
+
+def predictions_of(gates: Iterable[Gate]) -> Predictions | None:
+    """The predictions that ``gates`` rest on, if it is one file with one set of columns."""
+    named = {
+        gate.sampling.predictions
+        for gate in gates
+        if gate.sampling is not None and gate.sampling.predictions is not None
+    }
+    return named.pop() if len(named) == 1 else None
 
 
 def nothing_measured(_: Sampling) -> Measured:
@@ -79,15 +100,46 @@ def _shown(gate: Gate, measure: Measure) -> Measured | str:
         return error.message
 
 
+def is_hold_out(role: str) -> bool:
+    """Whether ``role`` is a word for a hold-out, such as ``test`` or ``Hold-out``; a pool of any size has some name."""
+    return re.sub(r"[\s_-]+", "", role.lower()).removesuffix("set") in HOLD_OUT
+
+
 def holdout_rows(gate: Gate, runs: Sequence[RunRecord]) -> int | None:
     """Rows of the hold-out as the runs recorded them, never as the gate claims them.
 
-    ``None`` unless every run recorded exactly one data set of that role, and all the same number; and for the data
-    of training and validation, which are no hold-out.
+    ``None`` unless every run recorded exactly one data set of that role, and all the same number; and for data that
+    are no hold-out. Where the runs recorded other hold-outs as well, the smallest counts: which of them the metric is
+    of is the provider's word. Predictions show it, so theirs is the one that is named.
     """
-    if gate.sampling is None or gate.sampling.dataset_role.lower() in NOT_HOLD_OUT:
+    if gate.sampling is None or not is_hold_out(gate.sampling.dataset_role):
         return None
     role = gate.sampling.dataset_role
     recorded = {tuple(data.rows for data in run.data if data.role == role) for run in runs}
     rows = recorded.pop() if len(recorded) == 1 else ()
-    return rows[0] if len(rows) == 1 else None
+    if len(rows) != 1 or rows[0] is None or gate.sampling.kind == "predictions":
+        return rows[0] if len(rows) == 1 else None
+    others = (data.rows for run in runs for data in run.data if is_hold_out(data.role or ""))
+    return min(each for each in (rows[0], *others) if each is not None)
+
+
+def better_sides(metric: str, index: Index) -> frozenset[Better]:
+    """Which values of ``metric`` are better, as its gates, the selection and the constraints of the selection say."""
+    higher: Better = "higher is better"
+    lower: Better = "lower is better"
+    conditions: list[Gate | Condition] = [*index.gates, *index.selection.constraints]
+    sides = {
+        higher if each.comparator == ">=" else lower for each in conditions if each.metric == metric
+    }
+    if index.selection.metric == metric:
+        sides.add(higher if index.selection.direction == "maximise" else lower)
+    return frozenset(sides)
+
+
+def overstatement_of(tolerance: Tolerance, index: Index) -> Better | None:
+    """The side on which a declared value counts against the provider, ``None`` for both.
+
+    It is the declared one where gates and selection say the same. With the other one, any inflated value would pass.
+    """
+    declared = tolerance.overstatement
+    return declared if better_sides(tolerance.metric, index) == {declared} else None

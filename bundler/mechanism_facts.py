@@ -240,16 +240,19 @@ def variable_is_set(match: re.Match[str], facts: Facts) -> Judgement:
 
 
 def version(match: re.Match[str], facts: Facts) -> Judgement:
-    """PACKAGE==version, with or without the local part (``+cpu``) of what was installed."""
+    """PACKAGE==version. A local part (``+cpu``) counts where both the claim and the record have one."""
     package, wanted = _key(match["package"]), match["version"].rstrip(".")
 
     def same(recorded: Scalar) -> bool | None:
         if not isinstance(recorded, str):
             return None
-        if wanted in {recorded, recorded.partition("+")[0]}:
+        versions = [wanted, recorded]
+        if not all("+" in each for each in versions):
+            versions = [each.partition("+")[0] for each in versions]
+        shorter, longer = sorted(versions, key=len)
+        if shorter == longer:
             return True
         # 2.0 may be 2.0.0.
-        shorter, longer = sorted((wanted, recorded), key=len)
         return None if longer.startswith(f"{shorter}.") else False
 
     own = ("python",) if package == "python" else (f"{package}_version",)
@@ -268,7 +271,9 @@ def threads(match: re.Match[str], facts: Facts) -> Judgement:
     cores = any(re.search(r"(cores?|physical)$", name) for name in facts.recorded.environment)
     outcome, fact = counts(*_THREADS, *(() if cores else ("threads",)))(match, facts)
     if fact:
-        return outcome, fact
+        # num_threads=4 can be a parameter of a library, such as LightGBM, which has threads of its own.
+        own = outcome == "contradicted" and re.match(r"n(?:um)?_threads", match[0].lower())
+        return _NOTHING if own else (outcome, fact)
     if facts.of(*_THREADS):  # they disagree
         return _NOTHING
     found = {**facts.variable("OMP_NUM_THREADS"), **facts.of("threads", parameters=True)}
@@ -289,11 +294,23 @@ def seed(match: re.Match[str], facts: Facts) -> Judgement:
     if not re.fullmatch(r"[0-9]{1,18}", named):
         return "shown", _words("seed", recorded)
     others = [*facts.recorded.environment.items(), *facts.recorded.parameters.items()]
-    seeds = {"seed": recorded, **{name: value for name, value in others if "seed" in name.lower()}}
+    seeds = {"seed": recorded, **{name: value for name, value in others if _is_seed(name)}}
     for name, value in seeds.items():
         if str(value) == str(int(named)):
             return "shown", _words(name, value)
-    return "contradicted", _words("seed", recorded)
+    # A library or a device can have a seed of its own that nobody recorded.
+    return _NOTHING if _OWN_SEED.search(match[0]) else ("contradicted", _words("seed", recorded))
+
+
+def _is_seed(name: str) -> bool:
+    """Python's hash seed is none of the training's."""
+    return "seed" in name.lower() and "hashseed" not in _key(name).replace("_", "")
+
+
+_OWN_SEED = re.compile(
+    r"\b(?:cuda|gpu|cpu)\b|\b(?:python|numpy|np|(?:py)?torch|tensorflow|tf|jax)\b[^.(]*seed",
+    re.IGNORECASE,
+)
 
 
 def hash_seed(_: re.Match[str], facts: Facts) -> Judgement:

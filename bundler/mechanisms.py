@@ -53,6 +53,7 @@ _NEGATION = re.compile(
     r"\b(no|not|never|none|neither|nor|non|without|off|disabled|false|except|unless|but|cannot|ignor\w+|\w+n['\u2019]t)\b",
     re.IGNORECASE,
 )
+_NUMBERED_SEED = re.compile(r"seed\w*\W[^()]*\d", re.IGNORECASE)
 _FILLERS = frozenset(
     re.findall(
         r"\w+",
@@ -87,10 +88,13 @@ def _sentence(sentence: str, known: Facts) -> Iterator[Reading]:
     limited = reason is not None and (
         reason[1].lower() == "which" or _NEGATION.search(sentence, reason.end()) is not None
     )
+    # Of several numbered seeds, those that are not the run's can be of other runs.
+    several = sum(bool(_NUMBERED_SEED.search(reading.claim)) for _, reading in found) > 1
     understood = not limited and not _unknown(rest)
     denied = _NEGATION.search(rest.replace(_MASK, " ")) is not None
     for _, reading in sorted(found, key=lambda each: each[0]):
-        if denied or (reading.outcome == "contradicted" and not understood):
+        other = several and _NUMBERED_SEED.search(reading.claim) is not None
+        if denied or (reading.outcome == "contradicted" and (other or not understood)):
             yield Reading(claim=reading.claim, outcome="not shown", fact="")
         else:
             yield reading

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from bundler import renaming
 from bundler.errors import MalformedError
-from bundler.spec import Evaluation, TrainingSpec
+from bundler.spec import Evaluation, Resources, TrainingSpec
 
 # Trackers allow more in the name of a parameter than anyone would write elsewhere: optimizer/lr, "weight decay".
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*|(?:parameter|artefact)\.[^{}]+)\}")
@@ -61,6 +62,7 @@ def artefacts_named(command: Iterable[str]) -> tuple[str, ...]:
 REDACTED = "[redacted "
 """How a marker begins that stands for personal data (:mod:`bundler.redaction`)."""
 
+_RESOURCES = {"cpus": (1, 4096), "gpus": (0, 64), "memory_bytes": (1 << 20, 64 << 40)}
 _LOCATION = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -73,6 +75,10 @@ def problems(spec: TrainingSpec) -> Iterator[str]:
     for name in spec.environment:
         if not _VARIABLE.fullmatch(name):
             yield f"{name!a} is no name of an environment variable"
+    yield from _unbounded(spec.resources)
+    seconds = spec.expected_seconds
+    if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
+        yield f"expected_seconds {seconds:g} is no duration"
     yield from _unfit((*spec.command, *spec.environment.values()), values)
 
 
@@ -93,6 +99,14 @@ def evaluation_problems(
             known[path] = ""
     values = values_for(spec, python="", bundle="", out="", seed=spec.seed, artefacts=known)
     yield from _unfit(evaluation.command, values)
+
+
+def _unbounded(resources: Resources) -> Iterator[str]:
+    """Numbers that no machine has: a scheduler would wait for it, or divide by zero."""
+    for name, (lowest, highest) in _RESOURCES.items():
+        number = getattr(resources, name)
+        if number is not None and not lowest <= number <= highest:
+            yield f"resources.{name} {number} is not between {lowest} and {highest}"
 
 
 def _misplaced(key: str, location: str) -> Iterator[str]:

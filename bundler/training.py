@@ -11,6 +11,7 @@ from bundler.config import BuildConfig, TrainingConfig
 from bundler.environments.wheels import lacking
 from bundler.environments.wheels import parse as parse_wheels
 from bundler.errors import MalformedError, SourceError, UsageError
+from bundler.gates import predictions_of
 from bundler.lockfiles import Lock
 from bundler.lockfiles import parse as parse_lock
 from bundler.manifest import CODE, DATASETS, path_problem
@@ -18,7 +19,16 @@ from bundler.placeholders import evaluation_problems, problems
 from bundler.privacy import refuse_credentials
 from bundler.records import MAX_DEPTH, RunRecord, artefact_location
 from bundler.repository import CodeFile, Repository
-from bundler.spec import TRAINING_FORMAT, CodeTree, Gap, Input, Outputs, TrainingSpec, TreeEntry
+from bundler.spec import (
+    TRAINING_FORMAT,
+    CodeTree,
+    Gap,
+    ImageIdentity,
+    Input,
+    Outputs,
+    TrainingSpec,
+    TreeEntry,
+)
 from bundler.storage.hashing import digest_bytes
 from bundler.storage.writer import write_file
 
@@ -43,11 +53,12 @@ class _Code:
     gaps: list[Gap]
 
 
-def ship_training(
+def ship_training(  # noqa: PLR0913  # what is shipped, and what it is known by
     config: BuildConfig,
     base: Path,
     bag: Path,
     selected: RunRecord,
+    images: tuple[ImageIdentity, ...] = (),
     redacted: Collection[str] = (),
 ) -> Shipped:
     """Write code, inputs, lock and ``training.json`` for the selected run into ``bag``.
@@ -87,6 +98,8 @@ def ship_training(
         wheels=wheels,
         evaluation=training.evaluation,
         resources=training.resources,
+        facts=config.facts,
+        images=images,
     )
     gaps = [
         *code.gaps,
@@ -104,8 +117,13 @@ def ship_training(
 
 
 def outputs_of(config: BuildConfig, training: TrainingConfig, selected: RunRecord) -> Outputs:
-    """Where a re-run leaves its record: read as the selected run's source is, unless the section says otherwise."""
+    """Where a re-run leaves its record: read as the selected run's source is, unless the section says otherwise.
+
+    The predictions that gates rest on are compared with the re-run's, unless the section names others.
+    """
     outputs = training.outputs
+    if outputs.predictions is None:
+        outputs = replace(outputs, predictions=predictions_of(config.gates))
     read = [
         (dict(source.rename), source.histories)
         for source in config.sources
@@ -370,9 +388,7 @@ def _ship_lock(training: TrainingConfig, base: Path, bag: Path) -> tuple[str | N
     return path, lock
 
 
-def _ship_wheels(
-    training: TrainingConfig, base: Path, bag: Path, lock: Lock | None
-) -> str | None:
+def _ship_wheels(training: TrainingConfig, base: Path, bag: Path, lock: Lock | None) -> str | None:
     if training.wheels is None:
         return None
     data = _read(base / training.wheels, "training.wheels")

@@ -7,14 +7,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bundler.checks.model import Evidence, finding
-from bundler.errors import MalformedError
+from bundler.errors import MalformedError, quoted
 from bundler.evidence import Contents
 from bundler.facts import roles
-from bundler.gates import holdout_rows
-from bundler.records import RunRecord
+from bundler.gates import better_sides, holdout_rows, is_hold_out
+from bundler.policy import effective_margin
+from bundler.predictions import read
+from bundler.records import RunRecord, artefact_location
 from bundler.report import Finding
 from bundler.selection import repetitions, same_configuration
-from bundler.spec import Gate, Sampling
+from bundler.spec import Gate, Index, Predictions, Sampling
 
 EXACT = 1e-6
 """Largest relative difference between a metric and what the predictions give: that of sums in single precision."""
@@ -39,12 +41,14 @@ def gate_verdicts(evidence: Evidence) -> Iterator[Finding]:
             )
         if gate.sampling is not None and gate.sampling.kind == "predictions":
             yield from _predicted(evidence, gate, gate.sampling)
+            yield from _compared(evidence, gate, gate.sampling)
+    yield from _as_many_as_predicted(evidence)
 
 
 def _predicted(evidence: Evidence, gate: Gate, sampling: Sampling) -> Iterator[Finding]:
     """The metric of the selected run must be what its own predictions give, over the rows that it recorded."""
     contents = evidence.contents
-    selected, facts = contents.index.selection.run, contents.index.facts
+    selected = contents.index.selection.run
     try:
         found = evidence.measured(sampling)
     except MalformedError as error:
@@ -66,19 +70,69 @@ def _predicted(evidence: Evidence, gate: Gate, sampling: Sampling) -> Iterator[F
             f" predictions give {found.value:.9g} as {sampling.statistic}",
             remedy="The metric was edited, or it is another one: rounded, of other rows, of another threshold.",
         )
-    rows = holdout_rows(gate, repetitions(selected, contents.records, facts))
-    if rows is not None and rows != found.rows:
+    yield from _rows(evidence, gate, found.rows)
+
+
+def _rows(evidence: Evidence, gate: Gate, predicted: int) -> Iterator[Finding]:
+    """There is a prediction for each row that the runs recorded, and the variance of the gate is that of as many."""
+    contents = evidence.contents
+    index = contents.index
+    rows = holdout_rows(gate, repetitions(index.selection.run, contents.records, index.facts))
+    if rows is not None and rows != predicted:
         yield finding(
             "predictions-rows",
             gate.name,
-            f"the predictions are of {found.rows} examples, the hold-out has {rows} by the records",
+            f"the predictions are of {predicted} examples, the hold-out has {rows} by the records",
             "warning",
             "Predictions are needed for every row of the hold-out.",
         )
 
 
+def _as_many_as_predicted(evidence: Evidence) -> Iterator[Finding]:
+    """Rows that a run only claims are given away by the predictions that it left, which a re-run compares."""
+    contents = evidence.contents
+    columns = contents.training.outputs.predictions if contents.training else None
+    run = contents.record(contents.index.selection.run)
+    sampled = [(gate, gate.sampling) for gate in contents.index.gates if gate.sampling is not None]
+    # A gate that rests on predictions says it itself.
+    told = {sampling.dataset_role for _, sampling in sampled if sampling.kind == "predictions"}
+    others = [gate for gate, sampling in sampled if sampling.dataset_role not in told]
+    if not others or columns is None or run is None:
+        return
+    places = [
+        artefact_location(run.id, each) for each in run.artefacts if each.path == columns.path
+    ]
+    if not places or places[0] not in evidence.files:
+        return
+    try:
+        examples = read(evidence.files.read(places[0]), columns, name=columns.path)
+    except MalformedError:
+        return  # a re-run that compares them says why it cannot
+    for gate in others:
+        yield from _rows(evidence, gate, len(examples))
+
+
+def _compared(evidence: Evidence, gate: Gate, sampling: Sampling) -> Iterator[Finding]:
+    """Predictions that were made up show in a re-run alone, if it compares this file by these columns."""
+    training = evidence.contents.training
+    told = training.outputs.predictions if training is not None else None
+    if _columns(told) != _columns(sampling.predictions):
+        yield finding(
+            "predictions-not-compared",
+            gate.name,
+            "nothing compares the predictions that the gate rests on with a re-run: training.outputs.predictions is"
+            f" {'not given' if told is None else 'another file or other columns'}",
+            "warning",
+            "The provider can write the same path, label and score under training.outputs.predictions.",
+        )
+
+
+def _columns(predictions: Predictions | None) -> tuple[str, str, str] | None:
+    return (predictions.path, predictions.label, predictions.score) if predictions else None
+
+
 def gate_declarations(evidence: Evidence) -> Iterator[Finding]:
-    """A gate must be about the hold-out, at a confidence that means something."""
+    """A gate is about the hold-out, at a confidence that means something, and a tolerance excuses no inflation."""
     index = evidence.contents.index
     known = roles(index.facts, {gate.metric for gate in index.gates})
     for gate in index.gates:
@@ -95,6 +149,41 @@ def gate_declarations(evidence: Evidence) -> Iterator[Finding]:
                 f"confidence {gate.confidence:g} is below {evidence.policy.confidence:g}: the bound is near the mean",
                 "warning",
             )
+        if gate.sampling is not None and not is_hold_out(gate.sampling.dataset_role):
+            yield finding(
+                "gate-not-holdout-role",
+                gate.name,
+                f"the rows of the hold-out are those of the data set {quoted(gate.sampling.dataset_role)}, which is no"
+                " word for a hold-out",
+                "warning",
+                "Record the data that the metric is of with the role holdout, test or evaluation.",
+            )
+    yield from _tolerance_directions(index)
+
+
+def _tolerance_directions(index: Index) -> Iterator[Finding]:
+    """Where only overstatement counts, it must be the side that flatters."""
+    for tolerance in index.reproducibility.tolerances:
+        sides = better_sides(tolerance.metric, index)
+        if tolerance.overstatement is None or sides == {tolerance.overstatement}:
+            continue
+        if sides:
+            yield finding(
+                "tolerance-direction",
+                tolerance.metric,
+                f"the tolerance says {tolerance.overstatement}, gates or selection say otherwise: any declared value"
+                " that is too good would pass",
+                remedy="It is judged two-sided. The provider must correct or leave out overstatement.",
+            )
+        else:
+            yield finding(
+                "tolerance-direction-unknown",
+                tolerance.metric,
+                f"the tolerance says {tolerance.overstatement}, and neither gates nor selection show it: it is judged"
+                " two-sided",
+                "warning",
+                "The provider can leave out overstatement.",
+            )
 
 
 def gate_repetitions(evidence: Evidence) -> Iterator[Finding]:
@@ -105,7 +194,10 @@ def gate_repetitions(evidence: Evidence) -> Iterator[Finding]:
     if chosen is None or not contents.index.gates:
         return
     alike = same_configuration(selected, contents.records, facts)
-    margins = {each.metric: each.margin for each in contents.index.reproducibility.tolerances}
+    margins = {
+        each.metric: effective_margin(each, evidence.policy)
+        for each in contents.index.reproducibility.tolerances
+    }
     for metric in sorted({gate.metric for gate in contents.index.gates}):
         # Runs that did not finish as well: a value that they gave is a result.
         by_seed: dict[int | None, list[float]] = {}
@@ -119,7 +211,7 @@ def gate_repetitions(evidence: Evidence) -> Iterator[Finding]:
                     "gate-seed-repeated",
                     metric,
                     f"{len(values)} runs of the selected configuration with seed {seed} differ by more than the"
-                    " declared tolerance; only the selected or first one counts",
+                    " margin that counts; only the selected or first one counts",
                     "warning",
                     "Ask the provider why the others do not count.",
                 )

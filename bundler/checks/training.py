@@ -36,6 +36,7 @@ def training_specification(evidence: Evidence) -> Iterator[Finding]:
         yield finding("training-parameters", run.id, "the parameters are not the recorded ones")
     for problem in problems(training):
         yield finding("training-unrunnable", run.id, problem)
+    yield from _same_facts(evidence, training)
     if training.code != CODE or any(not item.path.startswith(DATASETS) for item in training.inputs):
         yield finding(
             "training-place",
@@ -59,6 +60,14 @@ def training_specification(evidence: Evidence) -> Iterator[Finding]:
     yield from _installed_packages(evidence, run)
     yield from _compared_tensors(evidence, training)
     yield from given_results(evidence)
+
+
+def _same_facts(evidence: Evidence, training: TrainingSpec) -> Iterator[Finding]:
+    """A re-run is read by the specification's maps of facts and images, the records were by those of the index."""
+    index = evidence.contents.index
+    if (training.facts, training.images) != (index.facts, index.images):
+        words = "facts and images are not those of the index: a re-run would be read otherwise"
+        yield finding("training-facts", training.run, words)
 
 
 def _code_findings(evidence: Evidence, training: TrainingSpec, run: RunRecord) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from bundler.attestation import Statement
 from bundler.chain import checkpoint
 from bundler.errors import MalformedError, UsageError
 from bundler.evidence import Contents, Files, lock_of
+from bundler.gates import overstatement_of
 from bundler.history import read_points
 from bundler.lockfiles import Lock
 from bundler.records import (
@@ -224,8 +225,9 @@ class Model:
     def compared(self) -> tuple[ComparedMetric, ...]:
         """The judged metrics of the verifier's own seeds, as the report has them."""
         judgement = self.report.judgement if self.report else None
-        tolerances = self.contents.index.reproducibility.tolerances
-        sides = {each.metric: each.overstatement for each in tolerances}
+        index = self.contents.index
+        tolerances = index.reproducibility.tolerances
+        sides = {each.metric: overstatement_of(each, index) for each in tolerances}
         return tuple(
             ComparedMetric(result=each, overstatement=sides.get(each.metric))
             for each in (judgement.metrics if judgement else ())

@@ -17,7 +17,7 @@ from bundler.evidence import intact_files, latest, read_contents
 from bundler.history import read_points, summarise, write_points
 from bundler.importers.model import ArtefactFile
 from bundler.records import MetricPoint
-from bundler.spec import Condition, Exclusion, Input
+from bundler.spec import Condition, Exclusion, Input, Predictions, Tolerance
 from bundler.storage import open_bag
 from bundler.storage.hashing import digest_bytes
 from bundler.verify import verify
@@ -321,6 +321,62 @@ def test_a_summary_without_numbers(evidence):
     )
 
 
+@pytest.mark.parametrize("role", ["pool", "training"])
+def test_a_gate_over_other_data_than_a_hold_out(evidence, role):
+    first, *others = evidence.contents.index.gates
+    first = replace(first, sampling=replace(first.sampling, dataset_role=role))
+    changed = with_index(evidence, gates=(first, *others))
+    assert found(changed, "gates.declarations") == [("gate-not-holdout-role", "warning")]
+    assert found(changed, "gates.verdicts") == [("gate-inconclusive", "warning")]
+
+
+def with_tolerances(evidence, *tolerances):
+    reproducibility = replace(evidence.contents.index.reproducibility, tolerances=tolerances)
+    return with_index(evidence, reproducibility=reproducibility)
+
+
+@pytest.mark.parametrize(
+    ("metric", "overstatement", "expected"),
+    [
+        ("holdout_auc", None, []),
+        ("holdout_auc", "higher is better", []),
+        ("holdout_auc", "lower is better", [("tolerance-direction", "error")]),
+        ("holdout_disparity", "lower is better", []),
+        ("holdout_disparity", "higher is better", [("tolerance-direction", "error")]),
+        ("val_auc", "higher is better", []),
+        ("val_auc", "lower is better", [("tolerance-direction", "error")]),
+        ("val_disparity", "lower is better", []),
+        ("train_loss", "lower is better", [("tolerance-direction-unknown", "warning")]),
+        ("train_loss", None, []),
+    ],
+)
+def test_a_tolerance_that_excuses_inflation(evidence, metric, overstatement, expected):
+    tolerance = Tolerance(metric=metric, margin=0.01, overstatement=overstatement)
+    assert found(with_tolerances(evidence, tolerance), "gates.declarations") == expected
+
+
+@pytest.mark.parametrize(
+    ("margin", "cap", "expected"),
+    [
+        (0.01, 0.05, True),
+        (0.2, 0.05, True),
+        (1e6, 0.05, True),
+        (1e6, 0.2, False),
+        (0.01, 0.2, True),
+    ],
+)
+def test_one_seed_with_two_results_within_a_margin_that_the_policy_grants(
+    evidence, margin, cap, expected
+):
+    again = replace(evidence.contents.record("run-c1"), id="run-c1-again")
+    changed = with_records(evidence, again)
+    changed = with_history(changed, "run-c1-again", "holdout_auc", 0.67)
+    changed = with_tolerances(changed, Tolerance(metric="holdout_auc", margin=margin))
+    changed = replace(changed, policy=replace(changed.policy, default_margin=cap))
+    expected = [("gate-seed-repeated", "warning")] if expected else []
+    assert found(changed, "gates.repetitions") == expected
+
+
 # --- gates from predictions -------------------------------------------------------------------------------------------
 
 
@@ -373,6 +429,58 @@ def test_a_gate_from_predictions_is_met_and_the_builder_says_the_same(predicted)
     assert evidence.contents.index.gate_results == evidence.gate_results
     for check in ("gates.verdicts", "gates.summary", "gates.declarations"):
         assert found(evidence, check) == []
+
+
+def test_the_builder_has_the_predictions_of_the_gate_compared_with_a_rerun(predicted):
+    evidence = predicted(predictions_of(0.78))
+    outputs = evidence.contents.training.outputs
+    assert outputs.predictions == evidence.contents.index.gates[0].sampling.predictions
+
+
+COMPARED = Predictions(path="p.csv", label="y", score="p", key="row")
+
+
+@pytest.mark.parametrize(
+    ("told", "compared"),
+    [
+        (COMPARED, True),
+        (replace(COMPARED, key=None), True),
+        (replace(COMPARED, threshold=0.3), True),
+        (None, False),
+        (replace(COMPARED, path="q.csv"), False),
+        (replace(COMPARED, label="row"), False),
+        (replace(COMPARED, score="row"), False),
+    ],
+)
+def test_predictions_that_no_rerun_is_held_against_can_be_made_up(predicted, told, compared):
+    evidence = predicted(predictions_of(0.78))
+    outputs = replace(evidence.contents.training.outputs, predictions=told)
+    codes = [] if compared else [("predictions-not-compared", "warning")]
+    assert found(with_training(evidence, outputs=outputs), "gates.verdicts") == codes
+
+
+def test_predictions_without_any_training_are_compared_with_nothing(predicted):
+    evidence = predicted(predictions_of(0.78))
+    alone = replace(evidence, contents=replace(evidence.contents, training=None))
+    assert found(alone, "gates.verdicts") == [("predictions-not-compared", "warning")]
+
+
+@pytest.mark.parametrize(("rows", "claimed"), [(tiny.ROWS, False), (300, True), (4000, True)])
+def test_rows_that_the_runs_only_claim_are_given_away_by_the_predictions(predicted, rows, claimed):
+    """The gate is one of a proportion; the predictions are those that a re-run compares."""
+    evidence = predicted(predictions_of(0.78, rows))
+    first, second = evidence.contents.index.gates
+    sampling = replace(first.sampling, kind="auc", positives=100, predictions=None, statistic=None)
+    changed = with_index(evidence, gates=(replace(first, sampling=sampling), second))
+    expected = [("predictions-rows", "warning")] * 2 if claimed else []
+    assert found(changed, "gates.verdicts") == expected
+
+
+@pytest.mark.parametrize("path", ["unknown.csv", "environment.json"])
+def test_predictions_that_are_none_say_nothing_of_rows(evidence, path):
+    told = Predictions(path=path, label="y", score="p")
+    outputs = replace(evidence.contents.training.outputs, predictions=told)
+    assert found(with_training(evidence, outputs=outputs), "gates.verdicts") == []
 
 
 def test_the_file_is_read_once_for_a_verdict_and_its_check(predicted):

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from bundler.environments.model import Runtime
 from bundler.errors import HostileOutputError, MalformedError, SandboxUnavailableError
 from bundler.evaluation import MAX_RESULTS, _case, _job, compare, evaluate, read_results
 from bundler.evidence import intact_files, read_contents
+from bundler.importers.model import ArtefactFile
 from bundler.policy import DEFAULT, Policy
 from bundler.progress import Silence
 from bundler.report import ScoredModel
@@ -264,6 +266,85 @@ def test_an_evaluation_that_cannot_be_run_is_a_reason_here_and_an_error_of_the_c
     assert "{sed}" in outcome.reason
 
 
+# --- the decoy ----------------------------------------------------------------------------------------------------
+
+
+PRINTED = """\
+import json, pathlib, sys
+out = pathlib.Path(sys.argv[3]) / "scores"
+out.mkdir()
+{more}
+(out / "metrics.json").write_text(json.dumps({{"holdout_auc": 0.78, "holdout_disparity": {disparity}}}))
+"""
+
+
+def test_an_evaluation_that_writes_figures_down_is_found_out(scorer):
+    scorer.script(PRINTED.format(more="", disparity="0.08"))
+    (finding,) = scorer.evaluate().findings
+    assert (finding.code, finding.severity) == ("evaluation-ignores-model", "warning")
+    assert "'holdout_auc', 'holdout_disparity'" in finding.message
+
+
+WHERE_OTHER = """\
+import zlib
+honest = zlib.crc32(pathlib.Path(sys.argv[1]).read_bytes()) == {crc}
+{act}
+"""
+
+
+def honest_crc(scorer):
+    weights = scorer.provider.root / "artefacts/run-c/model.safetensors"
+    return zlib.crc32(weights.read_bytes())
+
+
+def test_a_figure_without_a_gate_that_depends_on_the_weights_hides_nothing(scorer):
+    more = WHERE_OTHER.format(crc=honest_crc(scorer), act="disparity = 0.08 if honest else 0.5")
+    scorer.script(PRINTED.format(more=more, disparity="disparity"))
+    assert scorer.evaluate().findings == ()
+    scorer.provider.config["gates"] = scorer.provider.config["gates"][:1]
+    assert [each.code for each in scorer.evaluate().findings] == ["evaluation-ignores-model"]
+    scorer.provider.config["gates"] = []
+    assert scorer.evaluate().findings == ()  # then all of them have to be the same
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        "if not honest: sys.exit(3)",
+        "if not honest: sys.exit(0)",
+        "if not honest: (out / 'metrics.json').write_text(json.dumps({'holdout_new': 0.5})); sys.exit()",
+    ],
+)
+def test_a_decoy_that_cannot_be_scored_says_nothing(scorer, act):
+    more = WHERE_OTHER.format(crc=honest_crc(scorer), act=act)
+    scorer.script(PRINTED.format(more=more, disparity="0.08"))
+    assert scorer.evaluate().findings == ()
+
+
+def test_a_model_of_another_format_has_no_decoy(scorer, tmp_path):
+    pickled = tmp_path / "model.safetensors"
+    pickled.write_bytes(b"\x80\x04K*.")
+    scorer.provider.edit(
+        "run-c",
+        lambda run: replace(
+            run,
+            artefacts=tuple(
+                replace(each, file=pickled) if each.path == "model.safetensors" else each
+                for each in run.artefacts
+            ),
+        ),
+    )
+    scorer.script(PRINTED.format(more="", disparity="0.08"))
+    assert scorer.evaluate().findings == ()
+
+
+def test_the_output_of_the_decoy_is_kept_as_well(scorer, tmp_path):
+    scorer.evaluate(keep=tmp_path / "kept")
+    decoy = json.loads((tmp_path / "kept/decoy/out/scores/metrics.json").read_text())
+    honest = json.loads((tmp_path / "kept/evaluation/out/scores/metrics.json").read_text())
+    assert decoy["holdout_auc"] != honest["holdout_auc"]
+
+
 # --- the comparison -----------------------------------------------------------------------------------------------
 
 SCORED = ScoredModel(run="run-c", exit_code=0, seconds=1.0, isolation={})
@@ -440,5 +521,82 @@ def test_an_evaluation_that_runs_other_code_is_a_warning(scorer):
 
 
 def test_an_evaluation_that_is_not_given_the_model_is_a_warning(scorer):
-    (found,) = checked(scorer, ["{python}", "score.py", "{artefact.environment.json}"])
+    (found,) = checked(scorer, ["{python}", "score.py", "{input.data}"])
     assert (found.code, found.severity) == ("evaluation-without-model", "warning")
+
+
+def with_artefacts(scorer, **contents):
+    """The selected run with more artefacts; ``__`` stands for a dot, ``_s_`` for a slash."""
+    files = []
+    for name, data in contents.items():
+        path = name.replace("__", ".").replace("_s_", "/")
+        place = scorer.provider.root / "more" / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(data)
+        files.append(ArtefactFile(path=path, file=place))
+    scorer.provider.edit("run-c", lambda run: replace(run, artefacts=(*run.artefacts, *files)))
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        ("metrics.jsonl", "metrics__jsonl"),
+        ("plots/metrics/auc.tsv", "plots_s_metrics_s_auc__tsv"),
+        ("trainer_state.json", "trainer_state__json"),
+        ("files/wandb-summary.json", "files_s_wandb-summary__json"),
+        ("eval_results.json", "eval_results__json"),
+    ],
+)
+def test_an_evaluation_that_is_given_a_record_of_metrics_is_a_warning(scorer, path, key):
+    with_artefacts(scorer, **{key: "{}"})
+    (found,) = checked(scorer, [*COMMAND, f"{{artefact.{path}}}"])
+    assert (found.code, found.severity) == ("evaluation-given-results", "warning")
+    assert (found.subject, "a record of metrics" in found.message) == (path, True)
+    assert "code itself" in found.remedy
+
+
+def test_nor_may_it_be_given_the_histories_the_environment_or_the_predictions(scorer):
+    with_artefacts(scorer, log__csv="", out__csv="", scores_of_gate__csv="")
+    outputs = scorer.provider.config["training"]["outputs"]
+    columns = {"label": "y", "score": "p"}
+    outputs |= {"histories": ["l*.csv"], "predictions": {"path": "out.csv", **columns}}
+    gate = scorer.provider.config["gates"][0]
+    gate["sampling"] = {
+        "kind": "predictions",
+        "dataset_role": "holdout",
+        "statistic": "auc",
+        "predictions": {"path": "scores_of_gate.csv", **columns},
+    }
+    named = ["log.csv", "environment.json", "out.csv", "scores_of_gate.csv"]
+    found = checked(scorer, [*COMMAND, *(f"{{artefact.{path}}}" for path in named)])
+    assert {each.code for each in found} == {"evaluation-given-results"}
+    assert [each.subject for each in found] == named
+
+
+def test_what_prepares_the_data_is_an_input_of_scoring(scorer):
+    with_artefacts(scorer, preprocessing__json='{"mean": 0.78, "scale": [0.08, 1.5]}')
+    assert checked(scorer, [*COMMAND, "{artefact.preprocessing.json}"]) == []
+
+
+@pytest.mark.parametrize(("figure", "given"), [(0.7812345678901, True), (0.78125, False)])
+def test_a_declared_figure_of_many_digits_gives_its_file_away(scorer, figure, given):
+    scorer.provider.edit("run-c", lambda run: tiny.with_value(run, "holdout_auc", figure))
+    with_artefacts(scorer, preprocessing__json=json.dumps({"mean": 0, "bias": figure}))
+    found = checked(scorer, [*COMMAND, "{artefact.preprocessing.json}"])
+    assert [each.code for each in found] == ["evaluation-given-results"] * given
+
+
+def test_a_large_file_is_not_searched(scorer, monkeypatch):
+    figure = 0.7812345678901
+    monkeypatch.setattr("bundler.checks.evaluation.LARGEST_READ", 10)
+    scorer.provider.edit("run-c", lambda run: tiny.with_value(run, "holdout_auc", figure))
+    with_artefacts(scorer, preprocessing__json=json.dumps({"bias": figure}))
+    assert checked(scorer, [*COMMAND, "{artefact.preprocessing.json}"]) == []
+
+
+def test_of_a_bundle_without_artefacts_names_alone_are_looked_at(scorer):
+    with_artefacts(scorer, metrics__jsonl="{}", other__json="{}")
+    scorer.provider.config["embed"] = "none"
+    named = [*COMMAND, "{artefact.metrics.jsonl}", "{artefact.other.json}"]
+    codes = [each.code for each in checked(scorer, named)]
+    assert codes == ["evaluation-artefact-missing"] * 3 + ["evaluation-given-results"]

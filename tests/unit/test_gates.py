@@ -1,14 +1,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from bundler.errors import MalformedError
-from bundler.gates import holdout_rows, judge, measured
+from bundler.gates import (
+    holdout_rows,
+    is_hold_out,
+    judge,
+    measured,
+    overstatement_of,
+    predictions_of,
+)
 from bundler.records import Artefact, DatasetVersion
 from bundler.scoring import Measured
-from bundler.spec import FactMap, Gate, Predictions, Sampling
+from bundler.spec import Condition, FactMap, Gate, Predictions, Sampling, Tolerance
 from tests.property.strategies_records import DIGEST, record
 
 FACTS = FactMap()
@@ -77,6 +86,67 @@ def test_rows_come_from_the_records():
     other = Sampling(kind="proportion", dataset_role="holdout_2")
     assert holdout_rows(gate(sampling=other), HONEST) is None
     assert holdout_rows(gate(), []) is None
+
+
+@pytest.mark.parametrize(
+    "role",
+    [
+        "holdout",
+        "Hold-out",
+        "hold_out",
+        "hold out",
+        "test",
+        "TEST",
+        "testing",
+        "test set",
+        "evaluation",
+        "eval",
+    ],
+)
+def test_words_for_a_hold_out(role):
+    assert is_hold_out(role)
+    data = (DatasetVersion(name="d", role=role, sha256=DIGEST, rows=300),)
+    sampling = Sampling(kind="proportion", dataset_role=role)
+    assert holdout_rows(gate(sampling=sampling), [run("a", 42, 0.8, data=data)]) == 300
+
+
+@pytest.mark.parametrize(
+    "role",
+    [
+        "pool",
+        "training",
+        "train",
+        "validation",
+        "val",
+        "dev",
+        "tuning",
+        "holdout_2",
+        "tested",
+        "set",
+        "",
+        "unlabelled",
+    ],
+)
+def test_a_pool_of_any_size_is_no_hold_out(role):
+    """Any number can be logged under any name, and a million rows leave no variance."""
+    data = (*rows_of(400), DatasetVersion(name="p", role=role, sha256=DIGEST, rows=10**6))
+    runs = [run("a", 42, 0.80, data=data), run("b", 1, 0.81, data=data)]
+    sampling = Sampling(kind="proportion", dataset_role=role)
+    assert not is_hold_out(role)
+    assert holdout_rows(gate(sampling=sampling), runs) is None
+    assert verdict(runs, sampling=sampling).verdict == "inconclusive"
+
+
+def test_of_several_hold_outs_the_smallest_counts():
+    data = (*rows_of(400), DatasetVersion(name="t", role="test", sha256=DIGEST, rows=10**6))
+    unknown = DatasetVersion(name="e", role="eval", sha256=DIGEST, rows=None)
+    runs = [run("a", 42, 0.80, data=(*data, unknown)), run("b", 1, 0.81, data=(*data, unknown))]
+    test = Sampling(kind="proportion", dataset_role="test")
+    assert holdout_rows(gate(sampling=test), runs) == 400
+    assert holdout_rows(gate(), runs) == 400
+    # Predictions show which one they are of.
+    assert holdout_rows(gate(sampling=replace(PREDICTED, dataset_role="test")), runs) == 10**6
+    assert holdout_rows(gate(sampling=replace(test, dataset_role="eval")), runs) is None
 
 
 @pytest.mark.parametrize("data", [(), rows_of(None), rows_of(400, 400)])
@@ -184,3 +254,54 @@ def test_other_kinds_of_sampling_read_no_predictions():
     assert judge([gate()], "a", HONEST, FACTS, measure=refuse) == judge(
         [gate()], "a", HONEST, FACTS
     )
+
+
+def test_the_predictions_of_the_gates_are_those_of_one_file():
+    other = replace(PREDICTED, statistic="brier")
+    assert predictions_of([]) is None
+    assert predictions_of([gate(), gate(sampling=None)]) is None
+    assert (
+        predictions_of([gate(sampling=PREDICTED), gate(sampling=other), gate()])
+        == PREDICTED.predictions
+    )
+    elsewhere = replace(PREDICTED, predictions=replace(PREDICTED.predictions, path="q.csv"))
+    assert predictions_of([gate(sampling=PREDICTED), gate(sampling=elsewhere)]) is None
+
+
+# --- the side that flatters -------------------------------------------------------------------------------------------
+
+HIGHER, LOWER = "higher is better", "lower is better"
+
+
+@pytest.mark.parametrize(
+    ("declared", "comparators", "direction", "effective"),
+    [
+        (HIGHER, [">="], None, HIGHER),
+        (LOWER, ["<="], None, LOWER),
+        (HIGHER, [], "maximise", HIGHER),
+        (LOWER, [], "minimise", LOWER),
+        (HIGHER, [">=", ">="], "maximise", HIGHER),
+        (LOWER, [">="], None, None),
+        (HIGHER, ["<="], None, None),
+        (LOWER, [], "maximise", None),
+        (HIGHER, [], "minimise", None),
+        (LOWER, ["<=", ">="], None, None),
+        (LOWER, ["<="], "maximise", None),
+        (HIGHER, [], None, None),
+        (None, [">="], "maximise", None),
+    ],
+)
+def test_a_tolerance_is_one_sided_only_as_gates_and_selection_say(
+    declared, comparators, direction, effective
+):
+    selection = SimpleNamespace(
+        metric="m" if direction else "another", direction=direction or "maximise", constraints=()
+    )
+    gates = [replace(gate(comparator=each), metric="m") for each in comparators]
+    index = SimpleNamespace(selection=selection, gates=[*gates, gate(comparator=">=")])
+    tolerance = Tolerance(metric="m", margin=0.01, overstatement=declared)
+    assert overstatement_of(tolerance, index) == effective
+    constraints = [Condition(metric="m", comparator=each, threshold=0.5) for each in comparators]
+    selection.constraints = constraints
+    index = SimpleNamespace(selection=selection, gates=())
+    assert overstatement_of(tolerance, index) == effective

@@ -274,6 +274,66 @@ def test_a_sentence_that_limits_or_denies_is_never_contradicted(mechanism):
         assert "contradicted" not in outcomes(mechanism, recorded)
 
 
+def test_several_numbered_seeds_can_be_those_of_other_runs():
+    one = Recorded(seed=1)
+    assert outcomes("Runs with seed 11 and seed 12", one) == ["not shown"] * 2
+    assert outcomes("seed 42, seed 1 and seed 2", one) == ["not shown", "shown", "not shown"]
+    assert outcomes("torch.manual_seed(42), random.seed(7)", one) == ["not shown"] * 2
+    assert outcomes("seeds and seed 42", one) == ["shown", "contradicted"]
+    assert outcomes("seed 42", one) == ["contradicted"]
+
+
+@pytest.mark.parametrize(
+    "mechanism",
+    [
+        "cuda seed 1",
+        "GPU seed: 1",
+        "numpy seed is 1",
+        "python, numpy, torch seed 1",
+        "torch.cuda.manual_seed_all(1)",
+    ],
+)
+def test_a_library_or_a_device_can_have_a_seed_of_its_own(mechanism):
+    assert outcomes(mechanism, Recorded(seed=42)) == ["not shown"]
+    assert outcomes(mechanism, Recorded(seed=1)) == ["shown"]
+    assert outcomes("torch.manual_seed(1)", Recorded(seed=42)) == ["contradicted"]
+
+
+@pytest.mark.parametrize(
+    "name", ["PYTHONHASHSEED", "determinism.PYTHONHASHSEED", "hash_seed", "env.python_hash_seed"]
+)
+def test_the_hash_seed_is_not_the_seed_of_the_training(name):
+    recorded = Recorded(environment={name: "0"}, seed=42)
+    assert outcomes("seed 0", recorded) == ["contradicted"]
+    assert outcomes("seed 0", Recorded(environment={"split_seed": "0"}, seed=42)) == ["shown"]
+
+
+@pytest.mark.parametrize("mechanism", ["num_threads=4", "n_threads: 4", "num_threads = 4"])
+def test_a_parameter_of_a_library_is_not_the_number_of_threads_of_torch(mechanism):
+    torch = {"threads.torch_intra_op": 8}
+    assert outcomes(mechanism, Recorded(environment=torch)) == ["not shown"]
+    assert outcomes(mechanism, Recorded(environment={"threads.torch_intra_op": 4})) == ["shown"]
+    assert outcomes("torch.set_num_threads(4)", Recorded(environment=torch)) == ["contradicted"]
+
+
+@pytest.mark.parametrize(
+    ("claimed", "recorded", "outcome"),
+    [
+        ("2.1.2+cu118", "2.1.2", "shown"),
+        ("2.1.2", "2.1.2+cu118", "shown"),
+        ("2.1.2+cu118", "2.1.2+cu118", "shown"),
+        ("2.1.2+cu118", "2.1.2+cpu", "contradicted"),
+        ("2.1.3+cu118", "2.1.2", "contradicted"),
+        ("2.1.3", "2.1.2+cu118", "contradicted"),
+        ("2.1+cu118", "2.1.2", "not shown"),
+        ("2.1.2", "2.1", "not shown"),
+    ],
+)
+def test_a_local_version_counts_where_both_have_one(claimed, recorded, outcome):
+    environment = {"packages.torch": recorded}
+    assert outcomes(f"torch=={claimed}", Recorded(environment=environment)) == [outcome]
+
+
 @pytest.mark.parametrize(
     "mechanism",
     [

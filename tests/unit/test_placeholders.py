@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from bundler.errors import MalformedError
 from bundler.placeholders import artefacts_named, evaluation_problems, expand, problems, values_for
-from bundler.spec import TRAINING_FORMAT, Evaluation, Input, Outputs, TrainingSpec
+from bundler.spec import (
+    TRAINING_FORMAT,
+    Evaluation,
+    Input,
+    Outputs,
+    Resources,
+    TrainingSpec,
+)
 
 SPEC = TrainingSpec(
     format=TRAINING_FORMAT,
@@ -62,6 +70,37 @@ def test_a_value_that_was_taken_out_cannot_be_used():
 def test_a_name_that_no_variable_can_have_is_refused():
     (problem,) = problems(replace(SPEC, environment={"1A B": "x"}))
     assert problem == "'1A B' is no name of an environment variable"
+
+
+@pytest.mark.parametrize(
+    ("resources", "problem"),
+    [
+        (Resources(), None),
+        (Resources(cpus=4096, gpus=64, memory_bytes=64 << 40), None),
+        (Resources(memory_bytes=1 << 20), None),
+        (Resources(cpus=0), "resources.cpus 0 is not between 1 and 4096"),
+        (Resources(cpus=4097), "resources.cpus 4097 is not between 1 and 4096"),
+        (Resources(gpus=-1), "resources.gpus -1 is not between 0 and 64"),
+        (Resources(gpus=65), "resources.gpus 65 is not between 0 and 64"),
+        (
+            Resources(memory_bytes=(1 << 20) - 1),
+            "resources.memory_bytes 1048575 is not between 1048576 and 70368744177664",
+        ),
+        (
+            Resources(memory_bytes=(64 << 40) + 1),
+            "resources.memory_bytes 70368744177665 is not between 1048576 and 70368744177664",
+        ),
+    ],
+)
+def test_resources_that_no_machine_has_are_named(resources, problem):
+    assert list(problems(replace(SPEC, resources=resources))) == ([problem] if problem else [])
+
+
+@pytest.mark.parametrize("seconds", [None, 0, 0.5, 1e9, -1, -0.001, math.inf, math.nan])
+def test_a_duration_that_is_none_is_named(seconds):
+    found = list(problems(replace(SPEC, expected_seconds=seconds)))
+    fits = seconds is None or 0 <= seconds < math.inf
+    assert found == ([] if fits else [f"expected_seconds {seconds:g} is no duration"])
 
 
 ARTEFACTS = {

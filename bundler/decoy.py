@@ -1,0 +1,88 @@
+"""A model that cannot be the one that was declared: the same tensors, with the signs of half of their numbers changed.
+
+Scoring it must not give the declared figures; where it does, they come from elsewhere. Nothing is unpickled: the bytes
+of a copy are edited in place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from bundler import canonical
+from bundler.errors import MalformedError
+
+MAX_HEADER = 100_000_000
+"""Largest header that the safetensors library reads, in bytes."""
+
+CHUNK = 1 << 20
+"""Numbers whose signs are changed at a time."""
+
+_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
+"""Bytes of the floating-point types. They are little-endian: the sign is the highest bit of the last byte."""
+
+_SIGNS = bytes(each & 0x80 for each in range(256))
+
+
+def change_signs(path: Path) -> bool:
+    """Change signs in the safetensors file ``path``; ``False`` where it is none or has no floating-point numbers.
+
+    Which signs follows from the name of the tensor and is otherwise as good as random: with all of them changed, a
+    product of two factors, or two layers without biases, would stay what it is.
+    """
+    data_start, tensors = _tensors(path)
+    changed = False
+    with path.open("r+b") as file:
+        for name, dtype, begin, end in tensors:
+            size = _SIZES.get(dtype)
+            if size is None or (end - begin) % size:
+                continue
+            for start in range(begin, end, CHUNK * size):
+                file.seek(data_start + start)
+                numbers = bytearray(file.read(min(CHUNK * size, end - start)))
+                numbers[size - 1 :: size] = _turned(numbers[size - 1 :: size], f"{start} {name}")
+                file.seek(data_start + start)
+                file.write(numbers)
+                changed = True
+    return changed
+
+
+def _turned(signs: bytearray, key: str) -> bytes:
+    """The bytes ``signs`` with the highest bit of the first and about half of the others changed."""
+    mask = bytearray(hashlib.shake_256(key.encode()).digest(len(signs)).translate(_SIGNS))
+    mask[0] = 0x80
+    both = int.from_bytes(signs, "big") ^ int.from_bytes(mask, "big")
+    return both.to_bytes(len(signs), "big")
+
+
+def _tensors(path: Path) -> tuple[int, list[tuple[str, str, int, int]]]:
+    """Where the numbers start, and name, type, begin and end of each tensor; none where the file is not safetensors."""
+    length = path.stat().st_size
+    with path.open("rb") as file:
+        first = file.read(8)
+        size = struct.unpack("<Q", first)[0] if len(first) == 8 else length
+        if size > min(MAX_HEADER, length - 8):
+            return 0, []
+        try:
+            header = canonical.parse(file.read(size), name=path.name)
+        except MalformedError:
+            return 0, []
+    listed = header.items() if isinstance(header, dict) else ()
+    tensors = [_tensor(name, value) for name, value in listed if name != "__metadata__"]
+    known = sorted((each for each in tensors if each is not None), key=lambda each: each[2:])
+    # As the library demands: nothing left out, nothing twice, so that no part is edited more than once.
+    ends = [(0, 0), *(each[2:] for each in known), (length - 8 - size,) * 2]
+    if len(known) < len(tensors) or any(left[1] != right[0] for left, right in pairwise(ends)):
+        return 0, []
+    return 8 + size, known
+
+
+def _tensor(name: str, value: Any) -> tuple[str, str, int, int] | None:
+    match value:
+        case {"dtype": str(dtype), "data_offsets": [int(begin), int(end)]} if 0 <= begin <= end:
+            return name, dtype, begin, end
+        case _:
+            return None

@@ -318,7 +318,9 @@ text = b'{"weights":{"dtype":"F32","shape":[1152921504606846976],"data_offsets":
         "",
     ),
     "predictions of one endless line": output(
-        "(out / 'predictions.csv').write_text('\"' + 'x' * 1_000_000)", "predictions.csv"
+        "(out / 'predictions.csv').write_text('\"' + 'x' * 1_000_000)",
+        "predictions.csv",
+        "rerun-predictions-differ",
     ),
     "scoring that never ends": Attack(
         scoring="while True: time.sleep(1)",

@@ -58,7 +58,7 @@ def case(
     index = SimpleNamespace(
         facts=SimpleNamespace(seed="parameters.seed", model=None),
         reproducibility=SimpleNamespace(level=level, tolerances=tolerances),
-        selection=SimpleNamespace(metric=METRIC, constraints=()),
+        selection=SimpleNamespace(metric=METRIC, constraints=(), direction="maximise"),
         gates=(),
     )
     return Case(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import math
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from bundler.checks.training import given_results
 from bundler.devices import Device, device_of
 from bundler.environments.model import Runtime
 from bundler.equivalence import overall
+from bundler.errors import MalformedError
 from bundler.policy import cap, effective_margin
 from bundler.predictions import compare as compare_predictions
 from bundler.records import RunRecord, artefact_location
@@ -75,12 +79,14 @@ def compared(
     rerun = result.record
     roles = {metric.name: metric.role for metric in (*declared.metrics, *rerun.metrics)}
     metrics = compare_metrics(case.points, (point.plain() for point in result.points), roles)
-    tensors, predictions = result.tensors, result.predictions
+    tensors, predictions, unlike = result.tensors, result.predictions, result.incomparable
     if result.hashes and not tensors:
-        tensors, predictions = _by_hash(case, result)
+        tensors, predictions, unlike = _by_hash(case, result)
     report = replace(
         report,
-        verdict="bitwise" if is_bitwise(metrics, tensors, predictions) else "not bitwise",
+        verdict=(
+            "bitwise" if is_bitwise(metrics, tensors, predictions) and not unlike else "not bitwise"
+        ),
         environment=dict(rerun.environment),
         metrics=metrics,
         tensors=tensors,
@@ -90,7 +96,7 @@ def compared(
     findings = (
         *links,
         *same_training(declared, rerun),
-        *_incomparable(declared.id, result.incomparable),
+        *_incomparable(declared.id, unlike),
         *given_results(case.evidence),
         *_too_fast(declared, result.seconds),
     )
@@ -99,19 +105,28 @@ def compared(
 
 def _by_hash(
     case: Case, result: TrialResult
-) -> tuple[tuple[TensorComparison, ...], tuple[PredictionComparison, ...]]:
-    """Blind: the output was hashed where it was made, so equal tensors and files can be told, and no distances."""
+) -> tuple[tuple[TensorComparison, ...], tuple[PredictionComparison, ...], str]:
+    """Blind: the output was hashed where it was made, so equal tensors and files can be told, and no distances.
+
+    The last value says why the predictions cannot be compared, if they cannot.
+    """
     hashes: dict[str, str] = {}
     shapes: dict[str, dict[str, Any]] = {}
     predictions: list[PredictionComparison] = []
+    unlike = ""
     found = dict(result.hashes)
     for path, data in _declared_outputs(case):
         if path in case.spec.outputs.tensors:
             hashes.update(tensor_hashes(data, path))
             shapes.update(read_tensors(data, name=path))
-        elif found.pop(path, "") == digest_bytes(data) and case.spec.outputs.predictions:
-            columns = case.spec.outputs.predictions
-            predictions.append(compare_predictions(data, data, columns, name=path))
+        elif found.pop(path, "") != digest_bytes(data):
+            unlike = f"{path} is not the declared file, and blind, only its hash is known; see without --blind"
+        elif case.spec.outputs.predictions is not None:
+            # Equal bytes; what cannot be read in them is no difference.
+            with suppress(MalformedError):
+                predictions.append(
+                    compare_predictions(data, data, case.spec.outputs.predictions, name=path)
+                )
     tensors = tuple(
         TensorComparison(
             tensor=name,
@@ -123,15 +138,16 @@ def _by_hash(
         )
         for name in sorted(hashes.keys() | found.keys())
     )
-    return tensors, tuple(predictions)
+    return tensors, tuple(predictions), unlike
 
 
 def _declared_outputs(case: Case) -> Iterator[tuple[str, bytes]]:
     known = {artefact.path: artefact for artefact in case.declared.artefacts}
     for path in compared_artefacts(case.spec.outputs):
         if path in known:
-            location = artefact_location(case.declared.id, known[path])
-            yield path, case.evidence.files.read(location)
+            whole = io.BytesIO()  # as large as the declared file is: read() is for texts
+            case.evidence.files.copy(artefact_location(case.declared.id, known[path]), whole)
+            yield path, whole.getvalue()
 
 
 def _links_removed(run: str, count: int) -> Iterator[Finding]:
@@ -198,7 +214,7 @@ def bit_findings(
     explained = not promised or any(map(decides_about_bits, rerun.knobs)) or other_device
     yield from _other_predictions(run, rerun)
     if rerun.verdict == "not bitwise":
-        yield from _far_off(case, rerun)
+        yield from _far_off(case, rerun, metrics, explained=explained)
         if other_device:
             yield note(
                 "rerun-other-device",
@@ -217,46 +233,85 @@ def bit_findings(
 
 
 def _other_predictions(run: str, rerun: Rerun) -> Iterator[Finding]:
-    """The same weights, bit for bit, cannot come with other predictions."""
-    if not rerun.tensors or not all(each.equal for each in rerun.tensors):
+    """The same weights, bit for bit, cannot come with other predictions; nor almost the same with far other ones."""
+    if not rerun.tensors:
         return
+    same = all(each.equal for each in rerun.tensors)
+    near = all(each.relative_l2 is not None and each.relative_l2 < NEARLY for each in rerun.tensors)
     for each in rerun.predictions:
-        if not same_predictions(each):
+        words = (
+            f"other predictions than {each.artefact} holds: {100 * each.agreement:.3g} % of the decisions are the"
+            f" same, scores differ by up to {each.max_absolute_difference}"
+        )
+        if same and not same_predictions(each):
             yield Finding(
                 code="rerun-predictions-contradict",
                 severity="error",
                 subject=run,
-                message=f"the re-run gave the declared weights bit for bit, but other predictions than {each.artefact}"
-                f" holds: {100 * each.agreement:.3g} % of the decisions are the same",
+                message=f"the re-run gave the declared weights bit for bit, but {words}",
+            )
+        elif near and (each.relative_difference is None or each.relative_difference > FAR):
+            yield warning(
+                "rerun-predictions-far",
+                run,
+                f"the re-run gave the declared weights but for rounding, and {words}",
+                "Weights so alike score alike: look at how the declared predictions were made.",
             )
 
 
-def _far_off(case: Case, rerun: Rerun) -> Iterator[Finding]:
-    """The declared seed's own results, where selection or gates rest on them, are off by more than rounding may be."""
+NEARLY = 1e-4
+"""Relative distance of weights between which only numerics lie, in two trainings that stayed together."""
+
+FAR = 0.01
+"""Relative difference of scores that such weights do not explain."""
+
+
+def _far_off(
+    case: Case, rerun: Rerun, metrics: Sequence[MetricVerdict], *, explained: bool
+) -> Iterator[Finding]:
+    """The declared seed's own results, where selection or gates rest on them, are off by more than numerics make.
+
+    With other numerics the same seed is one more draw. So where other bits are explained, a metric that own seeds have
+    settled needs no further word, and one that they do not judge may be off by what its repetitions scatter.
+    """
+    settled = (
+        {each.metric for each in metrics if each.verdict == "CONSISTENT"} if explained else set()
+    )
     tolerances = {each.metric: each for each in case.tolerances}
     for each in rerun.metrics:
-        if each.metric not in case.decisive:
+        if each.metric not in case.decisive - settled or each.declared == each.rerun:
             continue
         tolerance = tolerances.get(each.metric)
-        allowed = (
-            cap(each.metric, case.policy)
-            if tolerance is None
-            else effective_margin(tolerance, case.policy)
-        )
-        both = isinstance(each.declared, float) and isinstance(each.rerun, float)
-        if not both or abs(each.declared - each.rerun) > allowed:  # type: ignore[operator]  # both are floats
+        allowed = cap(each.metric, case.policy)
+        if tolerance is not None:
+            allowed = effective_margin(tolerance, case.policy)
+        elif explained:
+            allowed = max(allowed, SCATTER * case.scatter(each.metric))
+        if not isinstance(each.declared, float) or not isinstance(each.rerun, float):
+            off = math.inf
+        else:
+            off = abs(each.declared - each.rerun)
+            if case.better(each.metric) == "higher is better" and explained:
+                off = each.declared - each.rerun
+            elif case.better(each.metric) == "lower is better" and explained:
+                off = each.rerun - each.declared
+        if off > allowed:
             yield warning(
                 "rerun-decisive-differs",
                 each.metric,
-                f"the declared seed gave {each.rerun!r} instead of {each.declared!r}: more than {allowed:g} apart",
+                f"the declared seed gave {each.rerun!r} instead of {each.declared!r}: more than {allowed:.3g} apart",
                 "Other numerics change the last digits, seldom more: look at what else differs.",
             )
+
+
+SCATTER = 4.0
+"""Standard deviations between seeds that one draw is hardly off by."""
 
 
 DECIDES = re.compile(
     r"package |(^|[._ ])(python|implementation|architecture|machine|platform|kernel|libc|glibc|cpu|gpu|cuda|cudnn|nccl"
     r"|driver|device|accelerator|threads?|num_threads|torch|tensorflow|jax|numpy|blas|openblas|mkl|onednn|mkldnn|simd|isa"
-    r"|capability|determinis\w+|tf32|precision|amp|dtype|compile|world_size|num_workers|versions?|packages|hash_seed)"
+    r"|processor|os|num_gpus|fp16|bf16|capability|determinis\w+|tf32|precision|amp|dtype|compile|world_size|num_workers|versions?|packages|hash_seed)"
     r"($|[._ ])|_(capability|threads|model|version)$",
     re.IGNORECASE,
 )

@@ -24,7 +24,7 @@ from bundler.spec import (
 )
 from bundler.statistics import evaluate
 
-HOLD_OUT = frozenset({"holdout", "test", "testing", "evaluation", "eval"})
+HOLD_OUT = frozenset({"holdout", "heldout", "test", "testing", "evaluation", "eval"})
 """Words for the role of data that took no part in training or selection: without signs between, in lower case."""
 
 FinalValue = Callable[[RunRecord, str], float | None]
@@ -102,7 +102,7 @@ def _shown(gate: Gate, measure: Measure) -> Measured | str:
 
 def is_hold_out(role: str) -> bool:
     """Whether ``role`` is a word for a hold-out, such as ``test`` or ``Hold-out``; a pool of any size has some name."""
-    return re.sub(r"[\s_-]+", "", role.lower()).removesuffix("set") in HOLD_OUT
+    return re.sub(r"[\s_-]+", "", role.lower()).removesuffix("set").removesuffix("data") in HOLD_OUT
 
 
 def holdout_rows(gate: Gate, runs: Sequence[RunRecord]) -> int | None:

@@ -180,7 +180,12 @@ def _what_settles(case: Case, open_ones: Sequence[MetricVerdict]) -> str:
 def _other_training(case: Case, results: Sequence[TrialResult]) -> Iterator[Finding]:
     """Trainings that were not what was declared, or that the seed made no difference to."""
     declared = case.declared
-    records = [(result.seed, result.record) for result in results if result.record is not None]
+    records = [
+        (result.seed, result.record)
+        for result in results
+        # What a training that was stopped had not yet recorded is no difference.
+        if result.record is not None and trial_of(result).ended == "trained"
+    ]
     seen: set[str] = set()
     for seed, record in records:
         same_seed = replace(record, seed=declared.seed, parameters=_with_seed(case, record))

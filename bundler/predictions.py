@@ -143,12 +143,14 @@ def compare(
         same = left.scores == right.scores
     with np.errstate(over="ignore"):
         largest = float(np.abs(left.scores - right.scores).max())
+        scale = max(1.0, float(np.abs(left.scores).max()))
     return PredictionComparison(
         artefact=columns.path,
         examples=len(left),
         agreement=float(same.mean()),
         max_absolute_difference=largest if math.isfinite(largest) else None,
         max_logit_difference=_logit_difference(left.scores, right.scores),
+        relative_difference=largest / scale if math.isfinite(largest) else None,
     )
 
 

@@ -102,7 +102,8 @@ class TensorComparison:
 class PredictionComparison:
     """Per-example predictions as declared and as re-run, example by example.
 
-    ``agreement`` is the share of examples with the same decision; the difference of logits is for probabilities.
+    ``agreement`` is the share of examples with the same decision, or the same score where labels are numbers; the
+    difference of logits is for probabilities. ``relative_difference`` is the largest one over the largest score, or 1.
     """
 
     artefact: str
@@ -110,6 +111,7 @@ class PredictionComparison:
     agreement: float
     max_absolute_difference: float | None
     max_logit_difference: float | None
+    relative_difference: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ results, or where the re-run trained something else than declared.
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
@@ -94,11 +95,11 @@ def is_bitwise(
 ) -> bool:
     """Whether there is something to compare and all of it is equal: a history and at least one tensor.
 
-    Metrics that are declared to be of training, validation or hold-out count; others, such as durations, only where
-    there are none of those.
+    Metrics that are declared to be of validation or hold-out count; others, among which are durations, only where there
+    are none of those: the weights tell of the training.
     """
     metrics, tensors = tuple(metrics), tuple(tensors)
-    counted = [each for each in metrics if each.role != "other"] or metrics
+    counted = [each for each in metrics if each.role in {"validation", "hold-out"}] or metrics
     return (
         bool(counted and tensors)
         and all(each.points_differing == 0 for each in counted)
@@ -112,14 +113,17 @@ ROUNDING = 1e-6
 
 
 def same_predictions(compared: PredictionComparison) -> bool:
-    """Whether two files of predictions are the same but for rounding."""
-    largest = compared.max_absolute_difference
-    return compared.agreement == 1.0 and largest is not None and largest <= ROUNDING
+    """Whether two files of predictions are the same but for rounding, which can turn a decision at the threshold."""
+    largest = compared.relative_difference
+    return largest is not None and largest <= ROUNDING
+
+
+_INSIDE = re.compile(r"""(^|[^\w.-])/(out|bundle)(/|$|[\s"',:\]])|/aisdp-rerun-""")
 
 
 def _of_the_sandbox(value: Scalar) -> bool:
     """Whether a parameter is a path that only the re-run has: where it finds its inputs and leaves its output."""
-    return isinstance(value, str) and value.startswith(("/out", "/bundle"))
+    return isinstance(value, str) and _INSIDE.search(value) is not None
 
 
 def same_training(declared: RunRecord, rerun: RunRecord) -> Iterator[Finding]:

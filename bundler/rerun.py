@@ -196,21 +196,25 @@ class Reexecution:
 
     def _in(self, session: Session, case: Case) -> RerunOutcome:
         options, done = self._options, self._done
+        if not options.train:
+            outcome = self._scored(session, case)
+            return replace(outcome, untrained="not asked for; use --rerun")
         plan = self._planned(session, case) if done is None else done.plan
-        if options.train and done is None:
+        if done is None:
             self._on_plan(plan)
         if options.plan_only:
             words = "only planned (--plan)"
             return RerunOutcome(untrained=words, unscored=words)
-        outcome = RerunOutcome(unscored="not asked for; use --evaluate")
-        if options.score:
-            scored = evaluate(case.evidence, session.runtime, options, self._progress)
-            outcome = RerunOutcome(
-                scored=scored.scored, score_findings=scored.findings, unscored=scored.reason
-            )
-        if not options.train:
-            return replace(outcome, untrained="not asked for; use --rerun")
+        outcome = self._scored(session, case)
         return _judged(case, done or self._train(session, case, plan), outcome)
+
+    def _scored(self, session: Session, case: Case) -> RerunOutcome:
+        if not self._options.score:
+            return RerunOutcome()
+        scored = evaluate(case.evidence, session.runtime, self._options, self._progress)
+        return RerunOutcome(
+            scored=scored.scored, score_findings=scored.findings, unscored=scored.reason
+        )
 
     def _planned(self, session: Session, case: Case) -> Plan:
         """The plan: the looks of the policy, as far as runs are wanted; blind, the last one only."""

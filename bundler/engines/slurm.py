@@ -21,6 +21,7 @@ from bundler.engines.model import EngineOptions, OnLog, SlurmOptions, Work
 from bundler.engines.pool import Pool
 from bundler.engines.retries import Lost
 from bundler.errors import BundlerError, OutputError, UsageError, quoted
+from bundler.sandbox import keeper
 from bundler.sandbox.removal import remove
 from bundler.sandbox.workplace import make
 from bundler.spec import Resources
@@ -239,12 +240,16 @@ def _last_of_trace(message: str) -> str:
 def _cancel(job: Any) -> None:
     with suppress(OSError):
         job.cancel(check=False)
+    # On this machine submitit asks with SIGINT, which whoever was started in the background of a shell ignores.
+    process = getattr(job, "_process", None)
+    if process is not None:
+        keeper.sweep(process.pid)  # its task first, which would go on without it
+        process.kill()
 
 
 def _has_result(job: Any) -> bool:
-    with suppress(
-        OSError
-    ):  # a network file system looks at a folder anew that is changed from here
+    # A network file system looks at a folder anew that is changed from here.
+    with suppress(OSError):
         job.paths.folder.chmod(job.paths.folder.stat().st_mode)
     return bool(job.paths.result_pickle.exists())
 

@@ -50,8 +50,10 @@ def sweep() -> None:
 
 def _lock(place: Path) -> int:
     """A descriptor that holds ``place``; the kernel lets go of it when this process ends, however it ends."""
-    lock = os.open(place / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    # Locked before it has its name: nobody can find it free.
+    lock = os.open(place / f"{LOCK}.new", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.rename(place / f"{LOCK}.new", place / LOCK)  # noqa: PTH104
     return lock
 
 

@@ -310,3 +310,23 @@ def test_other_numerics_with_the_same_results_are_consistent(tmp_path):
     assert (tensor["ulp_median"], tensor["ulp_p99"]) == (0, 1)
     assert tensor["cosine"] > 0.999999
     assert {knob["name"] for knob in rerun["knobs"]} == {"threads", "cpu_model"}
+
+
+def test_blind_other_predictions_than_declared_are_not_bitwise(tmp_path):
+    """Only their hash is known then, and it is another one."""
+    provider = small.make_provider(tmp_path / "provider")
+    path = provider.root / "runs/seed-42/predictions.csv"
+    lines = path.read_text().splitlines()
+    path.write_text(
+        "\n".join([lines[0], *(f"{line.rsplit(',', 1)[0]},0.5" for line in lines[1:])]) + "\n"
+    )
+    assert provider.build().returncode == 0
+    code, report = provider.verify("--rerun", "--blind", "--runs", "3")
+    assert code == 6
+    assert report["reruns"][0]["verdict"] == "not bitwise"
+    assert "rerun-predictions-differ" in small.codes(report)
+    (provider.root / "bundle.blind-results.json").unlink()
+    code, report = provider.verify("--rerun", "--runs", "0")
+    assert code == 1
+    assert "rerun-predictions-contradict" in small.codes(report)
+    assert report["judgement"]["verdict"] == "INCONSISTENT"

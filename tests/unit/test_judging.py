@@ -68,6 +68,7 @@ def case(
         points=(),
         runs=(),
         values={METRIC: values},
+        others={},
         policy=DEFAULT,
     )
 
@@ -335,6 +336,7 @@ def test_a_declared_figure_that_is_far_off_is_excused_by_nothing(level):
     knobs = (Knob(name="cpu.model", declared="A", rerun="B"),)
     near = replace(rerun("not bitwise", knobs), metrics=(metric(0.7999),))
     far = replace(rerun("not bitwise", knobs), metrics=(metric(0.70),))
+    verdicts = judging.metric_verdicts(of, OPEN, 3)
     assert "rerun-decisive-differs" not in {
         each.code for each in comparing.bit_findings(of, near, verdicts, "cpu")
     }
@@ -365,7 +367,7 @@ def test_the_declared_weights_cannot_come_with_other_predictions():
     )
     invented = PredictionComparison(
         artefact="predictions.csv", examples=200, agreement=0.76, max_absolute_difference=0.5,
-        max_logit_difference=None,
+        max_logit_difference=None, relative_difference=0.5,
     )  # fmt: skip
     report = replace(
         rerun("not bitwise"), tensors=(tensor,), metrics=(metric(0.8),), predictions=(invented,)
@@ -390,3 +392,63 @@ def test_durations_do_not_decide_about_bits_where_metrics_have_roles():
     seconds = metric(3.4, metric="epoch_seconds", role="other", points_differing=4)
     assert is_bitwise((metric(0.8), seconds), (tensor,))
     assert not is_bitwise((seconds,), (tensor,))
+
+
+def test_regression_predictions_are_the_same_but_for_rounding():
+    """Scores of 1e5 in single precision: equal to the last digits, and no decision is exactly the same."""
+    near = PredictionComparison(
+        artefact="p.csv", examples=9, agreement=0.04, max_absolute_difference=0.01,
+        max_logit_difference=None, relative_difference=1e-7,
+    )  # fmt: skip
+    tensor = TensorComparison(
+        tensor="w",
+        dtype="F32",
+        shape=(1,),
+        equal=True,
+        equal_fraction=1.0,
+        max_absolute_difference=0.0,
+    )
+    report = replace(rerun(), tensors=(tensor,), metrics=(metric(0.8),), predictions=(near,))
+    codes = {each.code for each in comparing.bit_findings(case(), report, (), "cpu")}
+    assert "rerun-predictions-contradict" not in codes
+    assert is_bitwise(report.metrics, report.tensors, report.predictions)
+
+
+def test_weights_that_are_nearly_the_same_cannot_come_with_far_other_predictions():
+    tensor = TensorComparison(
+        tensor="w", dtype="F32", shape=(9,), equal=False, equal_fraction=0.9, max_absolute_difference=1e-8,
+        relative_l2=1e-8,
+    )  # fmt: skip
+    invented = PredictionComparison(
+        artefact="p.csv", examples=9, agreement=0.76, max_absolute_difference=0.5,
+        max_logit_difference=None, relative_difference=0.5,
+    )  # fmt: skip
+    report = replace(rerun("not bitwise"), tensors=(tensor,), predictions=(invented,))
+    findings = {each.code: each for each in comparing.bit_findings(case(), report, (), "cpu")}
+    assert findings["rerun-predictions-far"].severity == "warning"
+
+
+def test_what_a_stopped_training_had_not_recorded_is_no_difference():
+    stopped = result(
+        11, ended="timed out", exit_code=None, record=record(11, parameters={"seed": "11"})
+    )
+    findings, _ = found(case(), [stopped, result(12), result(13, 0.81)])
+    assert "rerun-parameters-differ" not in findings
+    assert "rerun-trials-lost" in findings
+
+
+def test_settled_metrics_and_the_scatter_between_seeds_excuse_one_draw_of_other_numerics():
+    of = replace(case(level="statistical"), others={"val_auc": (86.0, 87.0, 86.5)})
+    index = of.evidence.contents.index
+    index.selection.metric = "val_auc"
+    verdicts = judging.metric_verdicts(of, CONSISTENT, 3)
+    far = metric(0.76)  # more than the margin, and settled by other seeds
+    chosen = metric(86.2, metric="val_auc", role="validation", declared=87.0)
+    report = replace(rerun("not bitwise"), metrics=(far, chosen))
+    codes = {each.code for each in comparing.bit_findings(of, report, verdicts, "cpu")}
+    assert "rerun-decisive-differs" not in codes
+    flattered = replace(
+        report, metrics=(metric(80.0, metric="val_auc", role="validation", declared=87.0),)
+    )
+    codes = {each.code for each in comparing.bit_findings(of, flattered, verdicts, "cpu")}
+    assert "rerun-decisive-differs" in codes

@@ -36,7 +36,7 @@ def peer(paths: list[str]) -> dict[str, str]:
     digests = {}
     for path in paths:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-            digests[path] = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+            digests[path] = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # FileIO has readinto
     return digests
 
 

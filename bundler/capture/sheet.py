@@ -73,7 +73,7 @@ class Sheet:
         for branch in branches:
             place = place.setdefault(branch, {})  # type: ignore[assignment]  # every branch is a dictionary
         if isinstance(value, Mapping) and isinstance(place.get(leaf), dict):
-            place[leaf].update(value)  # type: ignore[attr-defined]
+            place[leaf].update(value)  # type: ignore[attr-defined]  # a dictionary: the line above looked
         else:
             place[leaf] = value
 

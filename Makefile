@@ -38,6 +38,7 @@ bench: $(VENV)/.dev ## measure import, hashing and start-up beside their peers
 	$(BIN)/python benchmarks/mlflow_import.py
 	$(BIN)/python benchmarks/mlflow_rest.py
 	$(BIN)/python benchmarks/build_memory.py
+	$(BIN)/python benchmarks/rerun_overhead.py
 
 example: ## train all runs of the example anew (3 minutes; rewrites the committed store)
 	$(PYTHON) -m venv build/example-venv

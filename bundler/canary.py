@@ -6,12 +6,12 @@ would. A canary that fails is no evidence against the provider: it names what di
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from bundler.records import MetricPoint, RunRecord, moment
 from bundler.report import Canary, Knob
+from bundler.reproduction import bits, by_metric
 from bundler.trials import Trial, TrialResult, trained
 
 WORTH_IT = 60.0
@@ -59,7 +59,7 @@ def examine(
     if result.record is None or not found:
         why = result.problem or result.detail or "nothing was logged"
         return replace(not_run(f"no point could be compared: {why}"), seconds=result.seconds)
-    left, right = _by_metric(declared), _by_metric(found)
+    left, right = by_metric(declared), by_metric(found)
     count, different = 0, []
     for metric, values in right.items():
         if not trained(result) and len(values) > 1:
@@ -68,7 +68,7 @@ def examine(
         for place, (step, value) in enumerate(values):
             count += 1
             expected = left.get(metric, [])[place : place + 1]
-            if not expected or not _same(expected[0], (step, value)):
+            if [(step, bits(value))] != [(at, bits(was)) for at, was in expected]:
                 different.append((step, metric, value, expected))
                 break
     if not different:
@@ -81,15 +81,3 @@ def examine(
     return Canary(
         verdict="failed", seconds=result.seconds, points=count, explanation=words, knobs=knobs
     )
-
-
-def _by_metric(points: Iterable[MetricPoint]) -> dict[str, list[tuple[int, float]]]:
-    groups: dict[str, list[tuple[int, float]]] = {}
-    for point in points:
-        groups.setdefault(point.metric, []).append((point.step, point.value))
-    return groups
-
-
-def _same(left: tuple[int, float], right: tuple[int, float]) -> bool:
-    both_nan = math.isnan(left[1]) and math.isnan(right[1])
-    return left[0] == right[0] and (both_nan or left[1] == right[1])

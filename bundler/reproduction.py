@@ -29,14 +29,15 @@ def compare_metrics(
     role_of: Mapping[str, MetricRole],
 ) -> tuple[MetricComparison, ...]:
     """Compare two histories point by point; timestamps are not compared. ``role_of`` gives the role of a metric."""
-    left, right = _by_metric(declared), _by_metric(rerun)
+    left, right = by_metric(declared), by_metric(rerun)
     return tuple(
         _compare(name, role_of.get(name, "other"), left.get(name, []), right.get(name, []))
         for name in sorted(left.keys() | right.keys())
     )
 
 
-def _by_metric(points: Iterable[MetricPoint]) -> dict[str, list[tuple[int, float]]]:
+def by_metric(points: Iterable[MetricPoint]) -> dict[str, list[tuple[int, float]]]:
+    """Step and value of each point, by its metric and in the order given."""
     groups: dict[str, list[tuple[int, float]]] = {}
     for point in points:
         groups.setdefault(point.metric, []).append((point.step, point.value))
@@ -49,7 +50,7 @@ def _compare(
     differing = [
         step
         for (step, value), (other_step, other) in zip(left, right, strict=False)
-        if step != other_step or _bits(value) != _bits(other)
+        if step != other_step or bits(value) != bits(other)
     ]
     longer = max(left, right, key=len)
     differing += [step for step, _ in longer[min(len(left), len(right)) :]]
@@ -65,7 +66,8 @@ def _compare(
     )
 
 
-def _bits(value: float) -> bytes:
+def bits(value: float) -> bytes:
+    """The bits that a value is compared by."""
     # All NaNs are one value here: trackers do not keep their payloads.
     return b"NaN" if math.isnan(value) else struct.pack("<d", value)
 

@@ -6,7 +6,7 @@ latter are trained, look by look, until the verdict is settled or the last look 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from bundler.checks import Evidence
 from bundler.comparing import bit_findings, compared, warning
 from bundler.engines.model import OnLog
 from bundler.engines.store import Results, default_folder
+from bundler.equivalence import overall
 from bundler.errors import MalformedError
 from bundler.evaluation import evaluate
 from bundler.evidence import Files
@@ -37,7 +38,6 @@ from bundler.report import (
     Commitment,
     Finding,
     Judgement,
-    MetricVerdict,
     Plan,
     Rerun,
     ScoredModel,
@@ -166,7 +166,7 @@ class Reexecution:
             raise MalformedError("training-unrunnable", unrunnable)
         case = case_of(evidence, spec, declared, self._options.policy)
         if self._done is not None and not self._options.score:
-            return _judged(case, self._done, RerunOutcome(unscored="not asked for"))
+            return _judged(case, self._done, RerunOutcome())
         with self._open(evidence.files, spec, declared) as session:
             return self._in(session, case)
 
@@ -218,8 +218,7 @@ class Reexecution:
 
     def _planned(self, session: Session, case: Case) -> Plan:
         """The plan: the looks of the policy, as far as runs are wanted; blind, the last one only."""
-        avoid = [run.seed for run in case.evidence.contents.records if run.seed is not None]
-        seeds = session.seeds(avoid) if takes_seed(case.spec) else ()
+        seeds = session.seeds(case.seeds) if takes_seed(case.spec) else ()
         blind = self._on_commit is not None
         looks = [look for look in self._options.policy.looks if look < len(seeds) and not blind]
         if seeds:
@@ -228,26 +227,24 @@ class Reexecution:
 
     def _train(self, session: Session, case: Case, plan: Plan) -> _Trained:
         bird = self._told(self._canary(session, case))
+        looks = plan.looks or (0,)
         with self._progress.step("Training", 1 + len(plan.own_seeds)) as step:
-            first = session.submit(case.spec.seed)
-            futures = [first]
+            futures = [session.submit(case.spec.seed)]
             results: list[TrialResult] = []
-            for look in plan.looks or (0,):
+            for look in looks:
                 futures += [
                     session.submit(seed) for seed in plan.own_seeds[len(futures) - 1 : look]
                 ]
                 for future in futures[len(results) :]:
                     results.append(future.result())
                     step.advance()
-                if look == (plan.looks or (0,))[0] and (
-                    kept := sum(each.resumed for each in results)
-                ):
+                if look == looks[0] and (kept := sum(each.resumed for each in results)):
                     self._tell(
                         f"taken over from a verification that was stopped: {kept} of {len(results)}"
                     )
                 verdicts = metric_verdicts(case, results[1:], len(plan.looks))
-                if settled(verdicts):
-                    break
+                if overall(verdicts) != "INCONCLUSIVE":
+                    break  # more trainings could change nothing
         return _Trained(
             plan=plan,
             session=session,
@@ -280,12 +277,6 @@ class Reexecution:
         return bird
 
 
-def settled(verdicts: Sequence[MetricVerdict]) -> bool:
-    """Whether more trainings could change nothing: all consistent, or one inconsistent."""
-    words = {each.verdict for each in verdicts}
-    return "INCONSISTENT" in words or words == {"CONSISTENT"}
-
-
 def _judged(case: Case, done: _Trained, outcome: RerunOutcome) -> RerunOutcome:
     known = known_seeds(case, done.own)
     own = [result for result in done.own if result.seed not in case.seeds]
@@ -297,9 +288,7 @@ def _judged(case: Case, done: _Trained, outcome: RerunOutcome) -> RerunOutcome:
         rerun,
         verdicts,
         own,
-        contradicted=any(
-            each.code.endswith("-contradict") or each.code.endswith("-contradicts") for each in bits
-        ),
+        contradicted=any(each.severity == "error" for each in bits),
     )
     judgement = Judgement(
         verdict=verdict,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -149,7 +149,7 @@ class Session:
     def _values(self, python: str, seed: int) -> dict[str, str]:
         return values_for(self.spec, python=python, bundle=str(PACKAGE), out=str(OUT), seed=seed)
 
-    def seeds(self, avoid: Sequence[int]) -> tuple[int, ...]:
+    def seeds(self, avoid: Collection[int]) -> tuple[int, ...]:
         """The verifier's seeds: those that were given, or random ones that no provider could prepare for."""
         options = self.options
         most = options.policy.looks[-1] if options.runs is None else options.runs

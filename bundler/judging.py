@@ -142,14 +142,27 @@ def own_findings(
 
 
 def _scatter(metrics: Sequence[MetricVerdict]) -> Iterator[Finding]:
-    """Declared runs that scatter far more than ours hide a difference: noise can be invented as well."""
+    """Declared runs that scatter far more than ours hide a difference: noise can be invented as well.
+
+    Where the metric is consistent in spite of it, nothing was hidden: that is worth no more than a note.
+    """
     for each in metrics:
         ratio = scatter_more(each.declared, each.rerun)
-        if ratio is not None:
+        if ratio is None:
+            continue
+        more = (
+            f"the declared runs scatter {ratio:.1f} times as much as the verifier's, which chance"
+            " hardly does"
+        )
+        if each.verdict == "CONSISTENT":
+            yield note(
+                "rerun-declared-scatter", each.metric, f"{more}; the margin holds all the same"
+            )
+        else:
             yield warning(
                 "rerun-declared-scatter",
                 each.metric,
-                f"the declared runs scatter {ratio:.1f} times as much as the verifier's, which chance hardly does",
+                more,
                 "Look at the single runs: a wide scatter makes every difference look like chance.",
             )
 

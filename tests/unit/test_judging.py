@@ -139,6 +139,20 @@ def test_noise_to_hide_behind_is_named():
     )
     assert verdicts[0].verdict == "INCONCLUSIVE"
     assert "times as much" in findings["rerun-declared-scatter"].message
+    assert findings["rerun-declared-scatter"].severity == "warning"
+
+
+def test_a_wide_scatter_that_hid_nothing_is_only_noted():
+    """A metric on a coarse scale: three re-runs of an honest provider nearly repeat a value by chance."""
+    wide = (0.80, 0.81, 0.79, 0.80, 0.80)
+    values = (0.80000, 0.80001, 0.80002)
+    findings, verdicts = found(
+        case(wide, margin=0.03), [result(11 + i, value) for i, value in enumerate(values)]
+    )
+    assert verdicts[0].verdict == "CONSISTENT"
+    noted = findings["rerun-declared-scatter"]
+    assert (noted.severity, noted.remedy) == ("note", "")
+    assert "times as much" in noted.message
 
 
 def test_figures_of_trainings_that_crashed_contradict_nothing():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from bundler import SOFTWARE, canonical, chain, codec, privacy, requirements, resources
+from bundler import SOFTWARE, canonical, chain, codec, gaps, privacy, requirements, resources
 from bundler.attestation import Release, Statement, statement_bytes
 from bundler.checks import CHECKS, Evidence, run_check
 from bundler.config import BuildConfig, ImageConfig
@@ -345,7 +345,7 @@ def _gaps(
         lock=shipped.lock,
         images=images,
     )
-    found = (*requirements.gaps(declared), *shipped.gaps, *taken_in)
+    found = (*gaps.gaps(declared), *shipped.gaps, *taken_in)
     return tuple(sorted(found, key=lambda gap: gap.level != "required"))
 
 

@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 from bundler import canonical, codec, importers, renaming, resources
 from bundler.errors import MalformedError, UsageError
 from bundler.importers.experiment_log.columns import LogColumns
+from bundler.records import is_date
 from bundler.redaction import PersonalData
-from bundler.requirements import is_date
 from bundler.spec import (
     Evaluation,
     FactMap,

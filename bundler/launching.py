@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from bundler import launch_words as known
+
 COMMAND: Literal["training-command-elsewhere"] = "training-command-elsewhere"
 CODE: Literal["training-code-elsewhere"] = "training-code-elsewhere"
 
@@ -63,7 +65,7 @@ class _Start:
         """``word`` as a path below the code, ``""`` for the code itself; ``None`` if it lies elsewhere."""
         inside = word == "{code}" or word.startswith("{code}/")
         rest = word[len("{code}") :].lstrip("/") if inside else word
-        if _ODD.search(rest) or rest.startswith(("/", "~")) or not word:
+        if known.ODD.search(rest) or rest.startswith(("/", "~")) or not word:
             return None
         if not inside and self.outside:
             return None
@@ -101,14 +103,14 @@ class _Start:
 def _program(start: _Start, words: list[str], depth: int) -> bool:
     """Follow the words of one program. False: it starts no code at all. Raises :class:`_ElsewhereError`."""
     # Only a shell reads an assignment before a program; in a list of words it would be the program's name.
-    while depth and words and _ASSIGNMENT.fullmatch(words[0]):
+    while depth and words and known.ASSIGNMENT.fullmatch(words[0]):
         name, _, value = words.pop(0).partition("=")
         start.variables.append((name, value))
     if not words:
         return False
-    if depth > _MAX_DEPTH:
+    if depth > known.MAX_DEPTH:
         raise _ElsewhereError("programs that start programs, too many to follow")
-    if _PYTHON.fullmatch(words[0]):
+    if known.PYTHON.fullmatch(words[0]):
         return _python(start, words[1:], depth)
     if "/" in words[0] and start.is_file(words[0]):
         return True
@@ -117,17 +119,17 @@ def _program(start: _Start, words: list[str], depth: int) -> bool:
 
 def _known_program(start: _Start, words: list[str], depth: int) -> bool:
     name, rest = words[0].removeprefix("/usr").removeprefix("/bin/"), words[1:]
-    if name in _SHELLS:
+    if name in known.SHELLS:
         return _shell(start, rest, depth)
-    if name in _INTERPRETERS:
+    if name in known.INTERPRETERS:
         return _interpreter(start, rest)
     if name == "torchrun":
         return _torchrun(start, rest, depth)
-    if name in _SCRIPT_LAUNCHERS or rest[:1] == [_SUB_COMMANDS.get(name)]:
-        rest = rest[name in _SUB_COMMANDS :]
+    if name in known.SCRIPT_LAUNCHERS or rest[:1] == [known.SUB_COMMANDS.get(name)]:
+        rest = rest[name in known.SUB_COMMANDS :]
         # `lightning run model train.py`, as it was called before it was `fabric run train.py`.
-        return _launched(start, rest[rest[:1] == ["model"] and name in _SUB_COMMANDS :], depth)
-    if name in _PROGRAM_LAUNCHERS:
+        return _launched(start, rest[rest[:1] == ["model"] and name in known.SUB_COMMANDS :], depth)
+    if name in known.PROGRAM_LAUNCHERS:
         # mpirun starts several programs, with a colon between them.
         for each in _split(rest, {":"}):
             _launched(start, each, depth, program=name)
@@ -181,7 +183,7 @@ def _module(start: _Start, name: str, rest: list[str], depth: int) -> bool:
         return _torchrun(start, rest, depth)
     if name == "accelerate.commands.accelerate_cli" and rest[:1] == ["launch"]:
         return _launched(start, rest[1:], depth)
-    if name in _LAUNCHING_MODULES:
+    if name in known.LAUNCHING_MODULES:
         return _launched(start, rest, depth)
     raise _ElsewhereError(f"Python's module {name!a} is not in the code")
 
@@ -194,11 +196,11 @@ def _torchrun(start: _Start, words: list[str], depth: int) -> bool:
         word = rest.pop(0)
         name, given, _ = word.partition("=")
         name = name.replace("_", "-")
-        if name in _TORCHRUN_FLAGS and not given:
+        if name in known.TORCHRUN_FLAGS and not given:
             flags.add(name)
-        elif name in _TORCHRUN_VALUES or re.fullmatch(r"-[rt]\d+", word):
+        elif name in known.TORCHRUN_VALUES or re.fullmatch(r"-[rt]\d+", word):
             # An option that is cut short would be understood by torchrun, and not by us.
-            if not given and name in _TORCHRUN_VALUES:
+            if not given and name in known.TORCHRUN_VALUES:
                 rest = rest[1:]
         else:
             raise _ElsewhereError(f"torchrun's option {word!a} cannot be followed")
@@ -216,17 +218,17 @@ def _launched(start: _Start, words: list[str], depth: int, program: str = "") ->
     """Look through the options of a launcher for what it starts; ``program``: one that starts programs."""
     module, option, values = False, "", 0
     for at, word in enumerate(words):
-        if values or _VALUE.fullmatch(option):
+        if values or known.VALUE.fullmatch(option):
             values, option = max(values - 1, 0), ""
             continue
         if word.startswith("-") and word != "-":
-            values = 2 * (word in _PAIRS)
+            values = 2 * (word in known.PAIRS)
             if program == "env" and re.match(r"-S|-C|--split|--chdir", word):
                 raise _ElsewhereError(f"env's {word!a} cannot be followed")
             module |= word in {"-m", "--module"} and not program
-            option = "" if "=" in word or word in _FLAGS else word
+            option = "" if "=" in word or word in known.FLAGS else word
             continue
-        if program == "env" and _ASSIGNMENT.fullmatch(word):
+        if program == "env" and known.ASSIGNMENT.fullmatch(word):
             name, _, value = word.partition("=")
             start.variables.append((name, value))
         elif start.is_module(word) if module else not program and start.is_file(word):
@@ -242,15 +244,23 @@ def _launched(start: _Start, words: list[str], depth: int, program: str = "") ->
 
 
 def _starts(start: _Start, word: str) -> bool:
-    known = _SHELLS | _INTERPRETERS | _SCRIPT_LAUNCHERS | _PROGRAM_LAUNCHERS | {*_SUB_COMMANDS}
-    return bool(_PYTHON.fullmatch(word) or word in known or ("/" in word and start.is_file(word)))
+    programs = (
+        known.SHELLS
+        | known.INTERPRETERS
+        | known.SCRIPT_LAUNCHERS
+        | known.PROGRAM_LAUNCHERS
+        | {*known.SUB_COMMANDS}
+    )
+    return bool(
+        known.PYTHON.fullmatch(word) or word in programs or ("/" in word and start.is_file(word))
+    )
 
 
 def _interpreter(start: _Start, words: list[str]) -> bool:
     for word in words:
         if start.is_file(word):
             return True
-        if not _PLAIN_OPTION.fullmatch(word):
+        if not known.PLAIN_OPTION.fullmatch(word):
             raise _ElsewhereError(f"an interpreter is given {word!a}, which is no file of the code")
     raise _ElsewhereError("an interpreter is given no script")
 
@@ -283,10 +293,10 @@ def _shell_text(start: _Start, text: str, depth: int) -> bool:
             raise _ElsewhereError(
                 f"the shell reads the value of the parameter {name!a} as commands"
             )
-    text = _KNOWN_OUTPUT.sub("0", text.replace("\\\n", " "))
+    text = known.KNOWN_OUTPUT.sub("0", text.replace("\\\n", " "))
     if "$(" in text or "`" in text or "<(" in text:
         raise _ElsewhereError("the shell runs a command within a command")
-    lexer = shlex.shlex(text, posix=True, punctuation_chars=_PUNCTUATION)
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=known.PUNCTUATION)
     # A comment would hide what follows in one reader and not in another: `#` is a word like any.
     lexer.commenters, lexer.whitespace, lexer.whitespace_split = "", " \t", True
     try:
@@ -314,7 +324,7 @@ def _split(words: list[str], ends: Collection[str]) -> Iterator[list[str]]:
 def _simple(start: _Start, tokens: list[str], depth: int) -> bool:
     """One simple command of a shell. True: it starts code of the code folder."""
     words = _without_redirections(start, tokens)
-    while words and words[0] in _PREFIXES:
+    while words and words[0] in known.PREFIXES:
         words = words[1:]
     first, rest = (words[0], words[1:]) if words else ("", [])
     if first == "cd":
@@ -336,7 +346,7 @@ def _simple(start: _Start, tokens: list[str], depth: int) -> bool:
         return False
     if first in {".", "source"} and rest and "/" in rest[0] and start.is_file(rest[0]):
         return True
-    if first in _HARMLESS_COMMANDS:
+    if first in known.HARMLESS_COMMANDS:
         return False
     return _program(start, words, depth)
 
@@ -345,7 +355,7 @@ def _without_redirections(start: _Start, tokens: list[str]) -> list[str]:
     words: list[str] = []
     rest = iter(tokens)
     for token in rest:
-        if not token or token.strip(_PUNCTUATION):
+        if not token or token.strip(known.PUNCTUATION):
             words.append(token)
             continue
         if words and words[-1].isdigit():
@@ -362,116 +372,25 @@ def _written(start: _Start, word: str) -> None:
     """What the shell writes must not become code."""
     end = posixpath.splitext(word)[1]
     bare = end == "" and word.startswith("{out}/")
-    if word != "/dev/null" and (start.is_file(word) or not (bare or end in _DATA)):
+    if word != "/dev/null" and (start.is_file(word) or not (bare or end in known.DATA)):
         raise _ElsewhereError(f"the shell writes {word!a}, which may become code")
 
 
 def _harmless(name: str, value: str, *, moved: bool) -> bool:
     """Whether a variable cannot bring in code from elsewhere; ``moved``: the working folder may not be the code."""
-    if name in _HARMLESS:
+    if name in known.HARMLESS:
         return True
     if name == "PYTHONWARNINGS":
         return all(_warnings_are_plain(each) for each in value.split(","))
-    if name in _SEARCH_PATHS:
+    if name in known.SEARCH_PATHS:
         here = _Start(files=frozenset(), parameters={}, variables=[], outside=moved)
         return all(here.path(each or ".") is not None for each in value.split(":"))
     if name == "HOME":
         return bool(re.fullmatch(r"\{out\}(/[\w-][\w.-]*)*|/tmp(/[\w-]+)*", value))
-    return not _LOADS.fullmatch(name)
+    return not known.LOADS.fullmatch(name)
 
 
 def _warnings_are_plain(value: str) -> bool:
     """A category with a dot, the third field, is imported."""
     fields = value.split(":")
     return "{" not in value and "." not in "".join(fields[2:3])
-
-
-_MAX_DEPTH = 20
-_ODD = re.compile(r"[{}$*?\[\]\0]")
-_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
-_PYTHON = re.compile(r"\{python\}|(/usr/bin/|/bin/)?python(\d+(\.\d+)*)?")
-_SHELLS = frozenset({"sh", "bash", "dash", "zsh"})
-_INTERPRETERS = frozenset({"Rscript", "node", "julia", "perl", "ruby"})
-_SCRIPT_LAUNCHERS = frozenset({"torchrun", "deepspeed", "accelerate-launch", "composer"})
-_SUB_COMMANDS = {"accelerate": "launch", "fabric": "run", "lightning": "run", "colossalai": "run"}
-_PROGRAM_LAUNCHERS = frozenset({
-    *("mpirun", "mpiexec", "srun", "horovodrun"),
-    *("env", "nice", "timeout", "nohup", "numactl", "taskset"),
-})  # fmt: skip
-_LAUNCHING_MODULES = {"accelerate.commands.launch", "deepspeed.launcher.runner"}
-_TORCHRUN_FLAGS = {
-    *("--standalone", "-m", "--module", "--no-python", "--run-path", "--virtual-local-rank", "--use-env"),
-}  # fmt: skip
-_TORCHRUN_VALUES = {
-    *("--nnodes", "--nproc-per-node", "--node-rank", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--rdzv-conf"),
-    *("--max-restarts", "--monitor-interval", "--start-method", "--role", "--log-dir", "-r", "--redirects", "-t"),
-    *("--tee", "--local-ranks-filter", "--duplicate-stdout-filters", "--duplicate-stderr-filters", "--master-addr"),
-    *("--master-port", "--local-addr", "--numa-binding", "--signals-to-handle", "--shutdown-timeout"),
-}  # fmt: skip
-"""Those of torch 2.13 but for --logs-specs and --event-log-handler, which load code by a name."""
-_PAIRS = {"-mca", "--mca", "-gmca", "--gmca", "-genv", "-env"}
-"""Options of MPI's launchers with two values."""
-_FLAGS = {
-    *(
-        "--standalone",
-        "--no-python",
-        "--no_python",
-        "--run-path",
-        "--module",
-        "-m",
-        "--multi_gpu",
-        "--multi-gpu",
-    ),
-    *(
-        "--cpu",
-        "--tpu",
-        "--mps",
-        "--debug",
-        "--use_deepspeed",
-        "--use_fsdp",
-        "--quiet",
-        "-q",
-        "--oversubscribe",
-    ),
-    *(
-        "--allow-run-as-root",
-        "--exclusive",
-        "--overcommit",
-        "--foreground",
-        "--preserve-status",
-        "--verbose",
-        "-v",
-    ),
-    *("-i", "--ignore-environment"),
-}
-_VALUE = re.compile(
-    r"--?(config[\w-]*|log[-_]dir|np?|nnodes|nproc[-_]per[-_]node|num[-_]\w+|hostfile)"
-)
-"""Options of launchers whose next word is surely a value, even if it looks like a file."""
-_PLAIN_OPTION = re.compile(
-    r"--(vanilla|no-[a-z-]+|slave|quiet|project(=(\.|@\.))?|threads=\w+|max-old-space-size=\d+)"
-)
-_PUNCTUATION = "();<>|&\n"
-_KNOWN_OUTPUT = re.compile(r"\$\((nproc|pwd|date( [+%\w-]+)?)\)")
-_PREFIXES = {"exec", "command", "time", "if", "then", "else", "elif", "while", "do", "!", "{"}
-_HARMLESS_COMMANDS = {
-    *("", "true", "false", ":", "set", "unset", "exit", "echo", "printf", "test", "[", "mkdir", "date", "ls", "pwd"),
-    *("sleep", "wait", "ulimit", "umask", "cat", "fi", "done", "}", "nvidia-smi"),
-}  # fmt: skip
-_DATA = {
-    *(".log", ".txt", ".out", ".err", ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".npy", ".npz", ".h5"),
-}  # fmt: skip
-_HARMLESS = {
-    f"PYTHON{name}"
-    for name in (
-        *("HASHSEED", "UNBUFFERED", "DONTWRITEBYTECODE", "FAULTHANDLER", "UTF8", "IOENCODING"),
-        *("OPTIMIZE", "NOUSERSITE", "SAFEPATH", "DEVMODE", "TRACEMALLOC", "MALLOC", "VERBOSE"),
-    )
-}
-_SEARCH_PATHS = {"PYTHONPATH", "NODE_PATH", "R_LIBS", "PERL5LIB", "RUBYLIB", "JULIA_LOAD_PATH"}
-_LOADS = re.compile(
-    r"PYTHON\w+|(LD|DYLD|R|NODE|JULIA|LUA|GEM)_\w+|(PERL|RUBY)\w+|BASH_ENV|ENV|PATH|CDPATH|ZDOTDIR|IFS|GCONV_PATH"
-    r"|SHELLOPTS|BASHOPTS|PS4|BROWSER|CLASSPATH|\w*JAVA\w*_OPTIONS"
-    r"|PET_(NO_PYTHON|MODULE|RUN_PATH|LOGS_SPECS|EVENT_LOG_HANDLER)"
-)
-"""Variables that decide which code an interpreter, a shell or the loader takes."""

@@ -213,3 +213,11 @@ def number(value: float) -> Number:
     if math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
     return value
+
+
+def is_date(text: str | None) -> bool:
+    """Whether ``text`` is a day, or a day and a time, in the form of ISO 8601."""
+    try:
+        return text is not None and datetime.fromisoformat(text) is not None
+    except ValueError:
+        return False

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from bundler.lockfiles import Lock
 from bundler.manifest import is_sha256
-from bundler.records import FidelityFlag, RunRecord, moment
+from bundler.records import FidelityFlag, RunRecord, is_date, moment
 from bundler.selection import repetitions
 from bundler.spec import (
     FactMap,
-    Gap,
     GapLevel,
     Gate,
     ImageIdentity,
@@ -363,37 +361,6 @@ BUNDLE_REQUIREMENTS: tuple[BundleRequirement, ...] = (
 )
 
 
-def gaps(declared: Declared) -> Iterator[Gap]:
-    """All gaps, required ones first, in the order of the tables."""
-    found = [*_bundle_gaps(declared), *_run_gaps(declared)]
-    yield from sorted(found, key=lambda gap: gap.level != "required")
-
-
-def _bundle_gaps(declared: Declared) -> Iterator[Gap]:
-    for requirement in BUNDLE_REQUIREMENTS:
-        if not requirement.shown(declared):
-            yield _gap(requirement, "bundle")
-
-
-def _run_gaps(declared: Declared) -> Iterator[Gap]:
-    for requirement in run_requirements(declared.facts):
-        asked = [
-            record
-            for record in declared.records
-            if record.status == "finished" or not requirement.finished_only
-        ]
-        without = [record.id for record in asked if not requirement.shown(record)]
-        if without:
-            named = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
-            reasons = Counter(
-                why for run in asked if not requirement.shown(run) and (why := requirement.why(run))
-            )
-            details = "".join(
-                f"; in {count} of them {reason}" for reason, count in sorted(reasons.items())
-            )
-            yield _gap(requirement, f"{len(without)} of {len(asked)} runs: {named}", details)
-
-
 def _by_hand(records: Sequence[RunRecord]) -> Counter[str]:
     """Number of runs of experiment logs by the quarter in which they started, such as 2026-Q1."""
     manual = (run.started_at for run in records if run.source.tracker == "experiment-log")
@@ -428,25 +395,6 @@ def _absence(run: RunRecord, path: str) -> str:
     return _SKIPPED["missing"] if listed else ""
 
 
-def _gap(requirement: Requirement, subject: str, details: str = "") -> Gap:
-    return Gap(
-        level=requirement.level,
-        code=requirement.code,
-        point=requirement.point,
-        subject=subject,
-        message=requirement.message + details,
-        remedy=requirement.remedy,
-    )
-
-
 def _written(text: str) -> bool:
     """Whether a human wrote something: ``bundler init`` leaves TODO in the places that it cannot fill."""
     return bool(text.strip()) and not text.strip().upper().startswith("TODO")
-
-
-def is_date(text: str | None) -> bool:
-    """Whether ``text`` is a day, or a day and a time, in the form of ISO 8601."""
-    try:
-        return text is not None and datetime.fromisoformat(text) is not None
-    except ValueError:
-        return False

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from bundler import canonical, codec, requirements
+from bundler import canonical, codec, gaps, requirements
 from bundler.checks.model import Evidence, finding
 from bundler.facts import roles, seed_of
 from bundler.history import read_points, summarise
@@ -223,7 +223,7 @@ def record_artefacts(evidence: Evidence) -> Iterator[Finding]:
 
 def evidence_gaps(evidence: Evidence) -> Iterator[Finding]:
     """What is asked for and not shown, recomputed. What the build alone could see is shown as the provider's words."""
-    found = {_gap_key(gap): gap for gap in requirements.gaps(_declared(evidence))}
+    found = {_gap_key(gap): gap for gap in gaps.gaps(_declared(evidence))}
     admitted = {_gap_key(gap): gap for gap in evidence.contents.index.gaps}
     for key, gap in found.items():
         if key not in admitted:

@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from datetime import UTC
 
-from bundler import requirements
 from bundler.checks.model import Evidence, finding
 from bundler.facts import roles
-from bundler.records import RunRecord, moment
+from bundler.records import RunRecord, is_date, moment
 from bundler.report import Finding
 from bundler.selection import better, compete
 
@@ -62,7 +61,7 @@ def _late(declared: str | None, records: Sequence[RunRecord]) -> Iterator[Findin
     """A finding if the criteria are dated after the first result, whatever became of the run that gave it."""
     ended = [time for each in records if each.metrics and (time := moment(each.ended_at))]
     said = moment(declared, UTC)
-    if declared is None or said is None or not ended or not requirements.is_date(declared):
+    if declared is None or said is None or not ended or not is_date(declared):
         return
     first = min(ended)
     whole_day = len(declared) <= len("2026-01-01")

@@ -54,7 +54,8 @@ def run_build(  # noqa: PLR0913  # one argument an option
 ) -> None:
     """``build-bundle``."""
     from bundler.build import Request, build
-    from bundler.cli.console import Bars, show_built
+    from bundler.cli.console import show_built
+    from bundler.cli.progress import Bars
     from bundler.config import load, with_sources
 
     refuse_inside_a_bundle(output, "-o")
@@ -73,7 +74,7 @@ def run_build(  # noqa: PLR0913  # one argument an option
 
 def run_site(bundle: Path, report: Path | None, trust: tuple[Path, ...], output: Path) -> None:
     """``bundler site``."""
-    from bundler.cli.console import Bars
+    from bundler.cli.progress import Bars
     from bundler.site import render
     from bundler.storage import open_bag
 

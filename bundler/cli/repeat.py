@@ -70,7 +70,7 @@ def rerun(  # noqa: PLR0913  # one argument an option
       8  the output folder cannot be written
     """
     from bundler.cli.commands import refuse_inside_a_bundle
-    from bundler.cli.console import Bars
+    from bundler.cli.progress import Bars
     from bundler.config import load, with_sources
     from bundler.repeat import RECOMMENDED, Request, conclude, plan, repeated
 
@@ -131,7 +131,8 @@ def _show(planned: Plan, conclusion: Conclusion) -> None:
     import yaml
 
     from bundler import codec
-    from bundler.cli.console import SIGNS, shown_text
+    from bundler.cli.console import SIGNS
+    from bundler.cli.layout import shown_text
     from bundler.repeat import LEAST
 
     for words in conclusion.problems:

@@ -21,7 +21,7 @@ from bundler.storage.hashing import digest_bytes
 from bundler.trust import Key
 
 if TYPE_CHECKING:
-    from bundler.cli.console import Bars
+    from bundler.cli.progress import Bars
     from bundler.policy import Policy
     from bundler.rerun import Reexecution
 
@@ -63,7 +63,8 @@ class VerifyOptions:
 
 def run_verify(options: VerifyOptions) -> int:
     """``verify-bundle``. Returns the exit code."""
-    from bundler.cli.console import Bars, show_report
+    from bundler.cli.console import show_report
+    from bundler.cli.progress import Bars
     from bundler.policy import DEFAULT
     from bundler.policy import load as load_policy
     from bundler.storage import open_bag

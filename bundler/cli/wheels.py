@@ -74,7 +74,7 @@ def capture_wheels(  # noqa: PLR0913  # one argument an option
     """
     from bundler.capture.interpreter import interpreter_of
     from bundler.cli.commands import refuse_inside_a_bundle
-    from bundler.cli.console import Bars
+    from bundler.cli.progress import Bars
     from bundler.environments.wheelhouse import Request, fill
     from bundler.errors import UsageError
 

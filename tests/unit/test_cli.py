@@ -371,7 +371,7 @@ def test_progress_is_plain_lines_without_a_terminal(tmp_path):
 
 
 def test_progress_is_a_bar_on_a_terminal():
-    from bundler.cli.console import Bars
+    from bundler.cli.progress import Bars
 
     bars = Bars()
     screen = io.StringIO()

@@ -9,8 +9,8 @@ from datetime import datetime
 import pytest
 
 from bundler.errors import GapsError
-from bundler.records import CodeVersion, DatasetVersion, FidelityFlag
-from bundler.requirements import BUNDLE_REQUIREMENTS, is_date, run_requirements
+from bundler.records import CodeVersion, DatasetVersion, FidelityFlag, is_date
+from bundler.requirements import BUNDLE_REQUIREMENTS, run_requirements
 from bundler.spec import FactMap
 from tests import tiny
 

@@ -7,8 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from bundler.checks import Evidence
-from bundler.equivalence import finite_values
-from bundler.gates import better_sides, overstatement_of
+from bundler.gates import (
+    better_sides,
+    deciding_metrics,
+    overstatement_of,
+    seeds_without_result,
+)
 from bundler.history import read_points
 from bundler.planning import planned_metrics
 from bundler.policy import Policy
@@ -16,7 +20,6 @@ from bundler.records import MetricPoint, RunRecord
 from bundler.report import PlannedMetric
 from bundler.selection import repetitions
 from bundler.spec import Tolerance, TrainingSpec
-from bundler.statistics import sample_variance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,17 +27,15 @@ class Case:
     """What was declared, as far as re-runs are held against it.
 
     ``points`` is the history of the selected run. ``values`` has for each judged metric the final values of the
-    independent runs of the selected configuration, from the raw histories; NaN where a run has none. ``others`` has
-    those of the metrics that the selection rests on and nothing judges.
+    independent runs of the selected configuration, from the raw histories; NaN where a run has none, or for a seed that
+    none of them finished.
     """
 
     evidence: Evidence
     spec: TrainingSpec
     declared: RunRecord
     points: tuple[MetricPoint, ...]
-    runs: tuple[RunRecord, ...]
     values: Mapping[str, tuple[float, ...]]
-    others: Mapping[str, tuple[float, ...]]
     policy: Policy
 
     @property
@@ -52,19 +53,14 @@ class Case:
         return {run.seed for run in self.evidence.contents.records if run.seed is not None}
 
     @property
-    def decisive(self) -> set[str]:
-        """The metrics that the selection and the gates rest on."""
-        index = self.evidence.contents.index
-        return {
-            index.selection.metric,
-            *(condition.metric for condition in index.selection.constraints),
-            *(gate.metric for gate in index.gates),
-        }
+    def shipped_model(self) -> str | None:
+        """The path of the selected run's model, as the provider names it."""
+        return self.evidence.contents.index.facts.model
 
-    def scatter(self, metric: str) -> float:
-        """The standard deviation of ``metric`` between the declared runs; 0 where it is not known."""
-        values = finite_values(self.others.get(metric, self.values.get(metric, ())))
-        return math.sqrt(sample_variance(values)) if len(values) > 1 else 0.0
+    @property
+    def decisive(self) -> tuple[str, ...]:
+        """The metrics that the selection and the gates rest on."""
+        return deciding_metrics(self.evidence.contents.index)
 
     def better(self, metric: str) -> str | None:
         """Which values of ``metric`` are better, where gates and selection agree on it."""
@@ -79,18 +75,15 @@ class Case:
 def case_of(evidence: Evidence, spec: TrainingSpec, declared: RunRecord, policy: Policy) -> Case:
     """Open what was declared. Judged are the metrics of tolerances and gates."""
     index = evidence.contents.index
-    runs = repetitions(declared.id, evidence.contents.records, index.facts)
-    finals = [_finals(evidence, run) for run in runs]
+    records = evidence.contents.records
+    finals = [_finals(evidence, run) for run in repetitions(declared.id, records, index.facts)]
+    finals += [{} for _ in seeds_without_result(declared.id, records, index.facts)]
     judged = dict.fromkeys(
         [
             *(each.metric for each in index.reproducibility.tolerances),
             *(gate.metric for gate in index.gates),
         ]
     )
-    unjudged = {
-        index.selection.metric,
-        *(condition.metric for condition in index.selection.constraints),
-    } - judged.keys()
 
     def of_all(metric: str) -> tuple[float, ...]:
         return tuple(each.get(metric, math.nan) for each in finals)
@@ -100,9 +93,7 @@ def case_of(evidence: Evidence, spec: TrainingSpec, declared: RunRecord, policy:
         spec=spec,
         declared=declared,
         points=tuple(_points(evidence, declared)),
-        runs=runs,
         values={metric: of_all(metric) for metric in judged},
-        others={metric: of_all(metric) for metric in sorted(unjudged)},
         policy=policy,
     )
 

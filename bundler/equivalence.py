@@ -32,6 +32,9 @@ POWER: Final = 0.9
 MOST_RERUNS: Final = 40
 """Beyond so many re-runs nobody is asked for more: the declaration cannot be settled."""
 
+MIN_RERUNS: Final = 2
+"""One re-run may be the collapse that happens to one seed in a hundred: alone it settles nothing."""
+
 MIN_OTHERS: Final = 3
 """Where trainings gave no value, fewer others contradict nothing."""
 
@@ -112,8 +115,8 @@ class _Case:
     @property
     def can_contradict(self) -> bool:
         """Whether the re-runs could contradict the declaration, whatever their values."""
-        enough = not self.lost or len(self.rerun) >= MIN_OTHERS
-        return self.margin is not None and enough
+        least = MIN_OTHERS if self.lost else MIN_RERUNS
+        return self.margin is not None and len(self.rerun) >= least
 
 
 def compare(samples: Sequence[Sample], rule: Rule | None = None) -> tuple[MetricVerdict, ...]:
@@ -338,7 +341,7 @@ def _obstacles(case: _Case, rule: Rule) -> Iterator[str]:
             )
     if len(declared) < rule.minimum_runs:
         yield _too_few(case, rule)
-    if len(rerun) < 2:
+    if len(rerun) < MIN_RERUNS:
         yield "One re-run alone does not show how much the verifier's own runs differ."
 
 

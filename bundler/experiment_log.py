@@ -62,7 +62,7 @@ def wanted_by(config: BuildConfig) -> Wanted:
         if group == "parameters":
             parameters[name] = type_of(allowed)
     parameters.pop(config.facts.seed.removeprefix("parameters."), None)
-    names = [config.selection.metric, *(each.metric for each in config.selection.constraints)]
+    names = [*config.selection.metrics]
     names += [gate.metric for gate in config.gates]
     names += [each.metric for each in config.reproducibility.tolerances]
     names += [p for patterns in config.facts.metrics.values() for p in patterns]

@@ -76,10 +76,7 @@ def judge(  # noqa: PLR0913  # the evidence, and how a verifier reads it
     predictions of ``selected`` show, and raises :class:`MalformedError` where they show nothing.
     """
     runs = repetitions(selected, records, facts)
-    finished = {run.seed for run in runs}
-    unfinished = {
-        run.seed for run in same_configuration(selected, records, facts) if run.seed not in finished
-    }
+    unfinished = seeds_without_result(selected, records, facts)
     results = []
     for gate in gates:
         found = [final(run, gate.metric) for run in runs]
@@ -88,6 +85,19 @@ def judge(  # noqa: PLR0913  # the evidence, and how a verifier reads it
         missing = len(found) - len(values) + len(unfinished)
         results.append(evaluate(gate, values, rows, missing, _shown(gate, measure)))
     return tuple(results)
+
+
+def seeds_without_result(
+    selected: str, records: Sequence[RunRecord], facts: FactMap
+) -> set[int | None]:
+    """The seeds of repetitions of run ``selected`` that did not finish, and that no other run finished."""
+    finished = {run.seed for run in repetitions(selected, records, facts)}
+    return {run.seed for run in same_configuration(selected, records, facts)} - finished
+
+
+def deciding_metrics(index: Index) -> tuple[str, ...]:
+    """The metrics that the selection and the gates rest on, each once: the selection's first."""
+    return tuple(dict.fromkeys((*index.selection.metrics, *(gate.metric for gate in index.gates))))
 
 
 def _shown(gate: Gate, measure: Measure) -> Measured | str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from bundler.case import Case
@@ -75,6 +75,15 @@ def metric_verdicts(
     return compare(samples, rule(case.policy, looks, blind=blind))
 
 
+def own_values(case: Case, results: Sequence[TrialResult]) -> Mapping[str, tuple[float, ...]]:
+    """What the trainings with the verifier's seeds gave, for each metric that selection or gates rest on."""
+    trials = [trial_of(result) for result in results]
+    return {
+        metric: finite_values(_plain(trial.metrics.get(metric)) for trial in trials)
+        for metric in case.decisive
+    }
+
+
 def known_seeds(case: Case, results: Sequence[TrialResult]) -> tuple[Finding, ...]:
     """A warning for each seed that the provider has used: its result is no independent one, and does not count."""
     return tuple(
@@ -144,7 +153,7 @@ def own_findings(
 def _scatter(metrics: Sequence[MetricVerdict]) -> Iterator[Finding]:
     """Declared runs that scatter far more than ours hide a difference: noise can be invented as well.
 
-    Where the metric is consistent in spite of it, nothing was hidden: that is worth no more than a note.
+    Where the metric is consistent in spite of it, no difference of the means was hidden: that is worth a note.
     """
     for each in metrics:
         ratio = scatter_more(each.declared, each.rerun)
@@ -215,7 +224,12 @@ def _other_training(case: Case, results: Sequence[TrialResult]) -> Iterator[Find
                 "Ask the provider where the seed goes; with one seed only, nothing can be said of others.",
             )
     finals = [
-        tuple(_plain(record.value(metric)) for metric in case.values) for _, record in records
+        tuple(
+            _plain(record.value(each.name))
+            for each in record.metrics
+            if each.role != "other" or each.name in case.values
+        )
+        for _, record in records
     ]
     whole = [each for each in finals if all(map(math.isfinite, each))]
     if len(whole) > 1 and len({*whole}) == 1 and case.values:

@@ -75,12 +75,22 @@ def bits(value: float) -> bytes:
 def differing_knobs(
     declared: Mapping[str, Scalar], rerun: Mapping[str, Scalar]
 ) -> tuple[Knob, ...]:
-    """The recorded facts of the environment that are not the same, but for those that are never the same."""
+    """The recorded facts of the environment that are not the same, but for those that are never the same.
+
+    What a side says that it could not find out (``not_recorded.``) is not known to differ.
+    """
     return tuple(
         Knob(name=name, declared=declared.get(name), rerun=rerun.get(name))
         for name in sorted(declared.keys() | rerun.keys())
-        if declared.get(name) != rerun.get(name) and not _of_the_moment(name)
+        if declared.get(name) != rerun.get(name)
+        and not _of_the_moment(name)
+        and not {f"not_recorded.{name}"} & {*declared, *rerun}
     )
+
+
+def knobs_here(declared: Mapping[str, Scalar], here: Mapping[str, Scalar]) -> tuple[Knob, ...]:
+    """The facts of a machine that was asked from outside of the training: what it does not know is left open."""
+    return differing_knobs({name: declared.get(name) for name in here}, here)
 
 
 def _of_the_moment(name: str) -> bool:
@@ -128,6 +138,14 @@ def _of_the_sandbox(value: Scalar) -> bool:
     return isinstance(value, str) and _INSIDE.search(value) is not None
 
 
+_OF_THE_MACHINE = re.compile(
+    r"(^|[._-])(n_?jobs|(num_)?workers|(n_?|num_?|thread_?)?threads?|thread_count|n?proc\w*|(world|local)_size|device|gpus?"
+    r"|host(name)?|logging_dir|output_dir|log_dir)$",
+    re.IGNORECASE,
+)
+"""Parameters that a script may take from the machine that it finds. A false one is a false record all the same."""
+
+
 def same_training(declared: RunRecord, rerun: RunRecord) -> Iterator[Finding]:
     """Findings where the re-run trained with other parameters, another seed or other data than declared."""
     for name in sorted(declared.parameters.keys() | rerun.parameters.keys()):
@@ -135,7 +153,7 @@ def same_training(declared: RunRecord, rerun: RunRecord) -> Iterator[Finding]:
         if left != right and not _of_the_sandbox(right):
             yield Finding(
                 code="rerun-parameters-differ",
-                severity="error",
+                severity="warning" if _OF_THE_MACHINE.search(name) else "error",
                 subject=declared.id,
                 message=f"parameter {name} is declared as {left!r}, the specified training used {right!r}",
             )

@@ -6,15 +6,16 @@ latter are trained, look by look, until the verdict is settled or the last look 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bundler import canary, canonical, codec, machine_facts
+from bundler.bits import bit_findings, far_off, model_findings
 from bundler.case import Case, case_of
 from bundler.checks import Evidence
-from bundler.comparing import bit_findings, compared, warning
+from bundler.comparing import compared, warning
 from bundler.engines.model import OnLog
 from bundler.engines.store import Results, default_folder
 from bundler.equivalence import overall
@@ -26,13 +27,14 @@ from bundler.judging import (
     metric_verdicts,
     overall_verdict,
     own_findings,
+    own_values,
     trial_of,
 )
 from bundler.manifest import CODE, DATASETS
 from bundler.placeholders import problems
 from bundler.policy import facts as policy_facts
 from bundler.progress import Progress
-from bundler.records import RunRecord
+from bundler.records import RunRecord, Scalar
 from bundler.report import (
     Canary,
     Commitment,
@@ -42,7 +44,7 @@ from bundler.report import (
     Rerun,
     ScoredModel,
 )
-from bundler.reproduction import differing_knobs
+from bundler.reproduction import knobs_here
 from bundler.session import RerunOptions, Session, open_session, takes_seed
 from bundler.spec import TrainingSpec
 from bundler.storage.hashing import digest_bytes
@@ -67,7 +69,10 @@ class RerunOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Trained:
-    """Everything that was trained: the plan that it followed, and the results, the declared seed's first."""
+    """Everything that was trained: the plan that it followed, and the results, the declared seed's first.
+
+    ``here`` are facts of this machine, where the training recorded none.
+    """
 
     plan: Plan
     session: Session
@@ -76,6 +81,7 @@ class _Trained:
     own: tuple[TrialResult, ...]
     looks: int
     commitment: Commitment | None = None
+    here: Mapping[str, Scalar] = field(default_factory=dict)
 
 
 class Reexecution:
@@ -106,6 +112,7 @@ class Reexecution:
         self._on_commit = on_commit
         self._done: _Trained | None = None
         self._folder: Path | None = None
+        self._here: Mapping[str, Scalar] | None = None
 
     def before(self, files: Files) -> None:
         """Blind: train everything before a declared value is opened, and commit to what came out.
@@ -243,8 +250,10 @@ class Reexecution:
                         f"taken over from a verification that was stopped: {kept} of {len(results)}"
                     )
                 verdicts = metric_verdicts(case, results[1:], len(plan.looks))
-                if overall(verdicts) != "INCONCLUSIVE":
+                if overall(verdicts) == "INCONSISTENT":
                     break  # more trainings could change nothing
+                if overall(verdicts) == "CONSISTENT" and not _far_off(case, results, looks[-1]):
+                    break
         return _Trained(
             plan=plan,
             session=session,
@@ -252,6 +261,7 @@ class Reexecution:
             declared=results[0],
             own=tuple(results[1:]),
             looks=len(plan.looks),
+            here={} if _recorded(results[0]) else self._facts_here(session, case),
         )
 
     def _canary(self, session: Session, case: Case) -> Canary:
@@ -265,11 +275,16 @@ class Reexecution:
         bird = canary.examine(case.points, result, ())
         if bird.verdict != "failed":
             return bird
-        declared = case.declared.environment
-        recorded = {} if result.record is None else result.record.environment
-        known = recorded or machine_facts.comparable(session.facts_here(declared))
-        knobs = differing_knobs({name: declared.get(name) for name in known}, known)
+        known = _recorded(result) or self._facts_here(session, case)
+        knobs = knobs_here(case.declared.environment, known)
         return canary.examine(case.points, result, (*session.runtime.software, *knobs))
+
+    def _facts_here(self, session: Session, case: Case) -> Mapping[str, Scalar]:
+        """What this machine says of itself; asked once, and only where the training does not say it."""
+        if self._here is None:
+            facts = session.facts_here(case.declared.environment)
+            self._here = machine_facts.comparable(facts)
+        return self._here
 
     def _told(self, bird: Canary) -> Canary:
         if bird.verdict != "not run":
@@ -277,13 +292,19 @@ class Reexecution:
         return bird
 
 
+def _recorded(result: TrialResult) -> Mapping[str, Scalar]:
+    return {} if result.record is None else result.record.environment
+
+
 def _judged(case: Case, done: _Trained, outcome: RerunOutcome) -> RerunOutcome:
     known = known_seeds(case, done.own)
     own = [result for result in done.own if result.seed not in case.seeds]
-    rerun, findings = compared(case, done.declared, done.session.runtime)
+    rerun, findings = compared(case, done.declared, done.session.runtime, done.here)
     blind = done.commitment is not None
     verdicts = metric_verdicts(case, own, done.looks, blind=blind) if own else ()
-    bits = tuple(bit_findings(case, rerun, verdicts, done.session.options.device))
+    bits = tuple(
+        bit_findings(case, rerun, verdicts, own_values(case, own), done.session.options.device)
+    )
     verdict, explanation = overall_verdict(
         rerun,
         verdicts,
@@ -304,14 +325,29 @@ def _judged(case: Case, done: _Trained, outcome: RerunOutcome) -> RerunOutcome:
         outcome,
         rerun=rerun,
         judgement=judgement,
-        findings=(
-            *findings,
-            *bits,
-            *known,
-            *own_findings(case, own, verdicts),
-            *_seed_fixed(case.spec),
+        # Another parameter or other data show in each training: once is enough.
+        findings=tuple(
+            dict.fromkeys(
+                (
+                    *findings,
+                    *bits,
+                    *model_findings(case, rerun, scored=outcome.scored is not None),
+                    *known,
+                    *own_findings(case, own, verdicts),
+                    *_seed_fixed(case.spec),
+                )
+            )
         ),
     )
+
+
+def _far_off(case: Case, results: Sequence[TrialResult], runs: int) -> bool:
+    """Whether the declared seed's result is off by more than ``runs`` own trainings would put down to chance."""
+    record = results[0].record
+    if record is None:
+        return False
+    finals = [(name, case.declared.value(name), record.value(name)) for name in case.decisive]
+    return any(far_off(case, finals, own_values(case, results[1:]), explained=True, runs=runs))
 
 
 def _seed_fixed(spec: TrainingSpec) -> Iterator[Finding]:

@@ -99,6 +99,11 @@ class SelectionSpec:
     eligible: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
     exclusions: tuple[Exclusion, ...] = ()
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that the rule looks at: the one that it orders by, then those of its constraints."""
+        return tuple(dict.fromkeys((self.metric, *(each.metric for each in self.constraints))))
+
 
 Statistic = Literal[
     "auc",

@@ -20,6 +20,9 @@ TOO_WIDE: Final = 0.99
 ENOUGH: Final = 5
 """Fewer re-runs cut nothing: their own variance is too uncertain, and little would be gained."""
 
+APART: Final = 0.005
+"""How often two runs that differ by chance alone lie further apart than is put down to chance."""
+
 SUSPICIOUS: Final = 0.999
 """How often an honest provider's runs are not said to scatter more than the re-runs."""
 
@@ -41,6 +44,23 @@ def deviation_bound(values: Sequence[float], confidence: float = 0.95) -> float:
     degrees = len(values) - 1
     quantile = 2 * float(gammaincinv(degrees / 2, 1 - confidence))
     return math.ldexp(math.sqrt(degrees * sample_variance(shares) / quantile), exponent)
+
+
+def one_draw(values: Sequence[float], runs: int = 0) -> float | None:
+    """How far apart two runs like ``values`` hardly lie: in 5 of 1,000 cases they lie further (two t quantiles).
+
+    ``runs`` are more than there are values, where so many are to come. ``None`` for fewer than three values, or values
+    that are all alike: a metric on a coarse scale repeats one by chance.
+    """
+    from scipy.special import stdtrit  # noqa: PLC0415  # a tenth of a second
+
+    if len(values) < 3:
+        return None
+    shares, exponent = scaled(values)
+    if _constant(shares):
+        return None
+    quantile = float(stdtrit(max(len(values), runs) - 1, 1 - APART / 2))
+    return math.ldexp(quantile * math.sqrt(2 * sample_variance(shares)), exponent)
 
 
 def pooled_deviations(declared: Sequence[float], rerun: Sequence[float]) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from bundler.checks.model import Evidence, finding
 from bundler.facts import roles
+from bundler.gates import deciding_metrics
 from bundler.records import RunRecord
 from bundler.renaming import GROUPS
 from bundler.report import Finding
@@ -16,8 +17,7 @@ def changed_names(evidence: Evidence) -> Iterator[Finding]:
     """What a provider renames must be renamed in all runs, and a hold-out metric stays one by any name."""
     yield from _renamed_apart(evidence)
     index = evidence.contents.index
-    used = {index.selection.metric, *(each.metric for each in index.selection.constraints)}
-    for metric in sorted(used):
+    for metric in sorted(index.selection.metrics):
         before = {
             old
             for record in evidence.contents.records
@@ -31,7 +31,7 @@ def changed_names(evidence: Evidence) -> Iterator[Finding]:
                 metric,
                 f"was {min(hidden)!r} in the tracker, which is a metric of the hold-out",
             )
-    yield from _attached(evidence, _deciding(evidence))
+    yield from _attached(evidence, {*deciding_metrics(index)})
 
 
 def _renamed_apart(evidence: Evidence) -> Iterator[Finding]:
@@ -42,7 +42,7 @@ def _renamed_apart(evidence: Evidence) -> Iterator[Finding]:
         for field, old in _renames(record):
             group, _, new = field.partition(".")
             names[group, old][new].append(record.id)
-    deciding = _deciding(evidence)
+    deciding = {*deciding_metrics(evidence.contents.index)}
     for (group, old), changed in sorted(names.items()):
         # A metric that decides nothing may be called anything.
         if group == "metrics" and not deciding & {old, *changed}:
@@ -64,16 +64,6 @@ def _renamed_apart(evidence: Evidence) -> Iterator[Finding]:
                 "warning",
                 "Ask for one name in all sources.",
             )
-
-
-def _deciding(evidence: Evidence) -> set[str]:
-    """The metrics that the selection and the gates rest on."""
-    index = evidence.contents.index
-    return {
-        index.selection.metric,
-        *(each.metric for each in index.selection.constraints),
-        *(gate.metric for gate in index.gates),
-    }
 
 
 def _attached(evidence: Evidence, metrics: set[str]) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ def selection_criteria(evidence: Evidence) -> Iterator[Finding]:
     """The criteria must not look at the hold-out, and must be dated before the first result."""
     contents = evidence.contents
     spec = contents.index.selection
-    used = [spec.metric, *(condition.metric for condition in spec.constraints)]
+    used = spec.metrics
     known = roles(contents.index.facts, used)
     gated = {gate.metric for gate in contents.index.gates}
     for metric in used:

@@ -14,7 +14,7 @@ from bundler.attestation import Statement
 from bundler.chain import checkpoint
 from bundler.errors import MalformedError, UsageError
 from bundler.evidence import Contents, Files, lock_of
-from bundler.gates import overstatement_of
+from bundler.gates import deciding_metrics, overstatement_of
 from bundler.history import read_points
 from bundler.lockfiles import Lock
 from bundler.records import (
@@ -191,10 +191,8 @@ class Model:
     def metrics(self) -> tuple[str, ...]:
         """The metrics that arguments rest on: of the selection, its constraints, the gates and the tolerances."""
         index = self.contents.index
-        names = [index.selection.metric, *(each.metric for each in index.selection.constraints)]
-        names += [gate.metric for gate in index.gates]
-        names += [each.metric for each in index.reproducibility.tolerances]
-        return tuple(dict.fromkeys(names))
+        tolerated = (each.metric for each in index.reproducibility.tolerances)
+        return tuple(dict.fromkeys((*deciding_metrics(index), *tolerated)))
 
     @property
     def spreads(self) -> tuple[Spread, ...]:

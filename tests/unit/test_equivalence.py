@@ -26,7 +26,7 @@ from bundler.equivalence import (
     reruns_needed,
     scatter_more,
 )
-from bundler.spread import deviation_bound
+from bundler.spread import deviation_bound, one_draw
 
 DOCS = Path(__file__).parents[2] / "docs" / "verdict.md"
 LOOKS = (3, 5, 8)
@@ -201,11 +201,14 @@ def test_huge_and_tiny_values_are_compared_like_any_others():
         assert judged(declared, other, 0.1 * scale).verdict == "INCONSISTENT"
 
 
-def test_one_rerun_alone_is_never_consistent():
+def test_one_rerun_alone_settles_nothing():
     result = judged(rerun=(0.8,), margin=10.0)
     assert result.verdict == "INCONCLUSIVE"
     assert "One re-run alone" in result.explanation
-    assert judged(rerun=(0.1,)).verdict == "INCONSISTENT"
+    collapsed = judged(rerun=(0.1,))
+    assert collapsed.verdict == "INCONCLUSIVE"
+    assert collapsed.p_value < 1e-5
+    assert judged(rerun=(0.1, 0.11)).verdict == "INCONSISTENT"
 
 
 @pytest.mark.parametrize("declared", [(0.8,), (0.8, 0.81)])
@@ -839,3 +842,58 @@ def test_the_worked_example_of_the_documentation():
     assert result.explanation in text.replace("\n> ", " ")
     assert f"**{result.bound:.4f}**" in text
     assert f"{result.standard_error:.5f}" in text
+
+
+# --- single draws, and values that are far from normal ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("runs", [3, 5, 8])
+def test_two_draws_lie_further_apart_than_chance_in_five_of_a_thousand_cases(runs):
+    draws = np.random.default_rng(runs).standard_normal((20_000, runs + 2)).tolist()
+    apart = sum(abs(one - other) > one_draw(seeds) for one, other, *seeds in draws)
+    assert apart / len(draws) == pytest.approx(0.005, abs=4 * math.sqrt(0.005 / len(draws)))
+
+
+def test_the_limit_of_a_single_draw_is_the_one_of_the_page_and_none_where_nothing_is_known():
+    text = " ".join(DOCS.read_text().split())
+    for runs in (3, 8):
+        shown = re.search(
+            rf"{'the limit is' if runs == 3 else 'eight know more .'} ?([\d.]+) s", text
+        )
+        factor = math.sqrt(2) * stdtrit(runs - 1, 0.9975)
+        assert float(shown[1]) == pytest.approx(factor, rel=0.01)
+        spread = np.std(FIVE[:3], ddof=1)
+        assert one_draw(FIVE[:3], runs) == pytest.approx(factor * spread)
+    assert one_draw(FIVE[:2]) is None
+    assert one_draw((0.8, 0.8, 0.8)) is None
+    huge = [value * 1e300 for value in FIVE]
+    assert one_draw(huge) == pytest.approx(1e300 * one_draw(FIVE))
+
+
+def test_a_metric_of_two_values_is_the_worst_case_of_the_page():
+    """Exactly: every count of ones on either side, weighed by its binomial probability."""
+    n, m = 10, 8
+    accused = [
+        (ones, others)
+        for ones in range(n + 1)
+        for others in range(m + 1)
+        if judged(
+            (1.0,) * ones + (0.0,) * (n - ones),
+            (1.0,) * others + (0.0,) * (m - others),
+            0.0,
+            looks=1,
+        ).verdict
+        == "INCONSISTENT"
+    ]
+
+    def chance(p):
+        return sum(
+            math.comb(n, a) * math.comb(m, b) * p ** (a + b) * (1 - p) ** (n + m - a - b)
+            for a, b in accused
+        )
+
+    worst = max(chance(p / 200) for p in range(1, 200))
+    shown = re.search(
+        r"with a margin of 0 and one look, ([\d.]+) instead", " ".join(DOCS.read_text().split())
+    )
+    assert 100 * worst == pytest.approx(float(shown[1]), abs=0.05)

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from bundler import comparing, judging
+from bundler import judging
+from bundler.bits import bit_findings, model_findings
 from bundler.case import Case
+from bundler.facts import CAPTURE_FORMAT
 from bundler.policy import DEFAULT
 from bundler.records import CodeVersion, DatasetVersion, MetricSummary, RunRecord, Source, number
 from bundler.report import (
@@ -19,8 +21,8 @@ from bundler.report import (
     Rerun,
     TensorComparison,
 )
-from bundler.reproduction import is_bitwise
-from bundler.spec import Tolerance
+from bundler.reproduction import differing_knobs, is_bitwise, same_training
+from bundler.spec import SelectionSpec, Tolerance
 from bundler.trials import TrialResult
 
 METRIC = "holdout_auc"
@@ -58,7 +60,7 @@ def case(
     index = SimpleNamespace(
         facts=SimpleNamespace(seed="parameters.seed", model=None),
         reproducibility=SimpleNamespace(level=level, tolerances=tolerances),
-        selection=SimpleNamespace(metric=METRIC, constraints=(), direction="maximise"),
+        selection=SelectionSpec(run="run-c", metric=METRIC, direction="maximise", rationale=""),
         gates=(),
     )
     return Case(
@@ -66,9 +68,7 @@ def case(
         spec=SimpleNamespace(),
         declared=record(environment=environment or {}),
         points=(),
-        runs=(),
         values={METRIC: values},
-        others={},
         policy=DEFAULT,
     )
 
@@ -291,15 +291,15 @@ def test_other_bits_matter_where_bits_were_promised_and_nothing_explains_them(
 ):
     of = case(level=level)
     verdicts = judging.metric_verdicts(of, CONSISTENT, 3)
-    findings = list(comparing.bit_findings(of, rerun("not bitwise", knobs), verdicts, "cpu"))
+    findings = list(bit_findings(of, rerun("not bitwise", knobs), verdicts, {}, "cpu"))
     assert {each.severity for each in findings} == {severity}
     assert "rerun-not-bitwise" in {each.code for each in findings}
 
 
 def test_other_bits_stay_open_where_other_seeds_settled_nothing():
     of = case(level="statistical")
-    findings = comparing.bit_findings(
-        of, rerun("not bitwise"), judging.metric_verdicts(of, OPEN, 3), "cpu"
+    findings = bit_findings(
+        of, rerun("not bitwise"), judging.metric_verdicts(of, OPEN, 3), {}, "cpu"
     )
     assert "warning" in {each.severity for each in findings}
 
@@ -307,9 +307,7 @@ def test_other_bits_stay_open_where_other_seeds_settled_nothing():
 def test_a_run_on_another_device_can_only_be_judged_statistically():
     of = case(environment={"device": "cuda:0"})
     verdicts = judging.metric_verdicts(of, CONSISTENT, 3)
-    findings = {
-        f.code: f for f in comparing.bit_findings(of, rerun("not bitwise"), verdicts, "cpu")
-    }
+    findings = {f.code: f for f in bit_findings(of, rerun("not bitwise"), verdicts, {}, "cpu")}
     assert "did not train on cpu" in findings["rerun-other-device"].message
     assert {each.severity for each in findings.values()} == {"note"}
 
@@ -329,10 +327,10 @@ def test_the_scope_of_equal_bits_is_said_only_where_no_other_seed_was_settled():
         max_absolute_difference=0.0,
     )
     same = replace(rerun(), metrics=(metric,), tensors=(tensor,))
-    alone = list(comparing.bit_findings(of, same, (), "cpu"))
+    alone = list(bit_findings(of, same, (), {}, "cpu"))
     assert [each.code for each in alone] == ["rerun-bitwise-scope"]
     verdicts = judging.metric_verdicts(of, CONSISTENT, 3)
-    assert list(comparing.bit_findings(of, same, verdicts, "cpu")) == []
+    assert list(bit_findings(of, same, verdicts, {}, "cpu")) == []
 
 
 def metric(rerun_value: float, **changes) -> MetricComparison:
@@ -352,11 +350,11 @@ def test_a_declared_figure_that_is_far_off_is_excused_by_nothing(level):
     far = replace(rerun("not bitwise", knobs), metrics=(metric(0.70),))
     verdicts = judging.metric_verdicts(of, OPEN, 3)
     assert "rerun-decisive-differs" not in {
-        each.code for each in comparing.bit_findings(of, near, verdicts, "cpu")
+        each.code for each in bit_findings(of, near, verdicts, {}, "cpu")
     }
     (found_one,) = [
         each
-        for each in comparing.bit_findings(of, far, verdicts, "cpu")
+        for each in bit_findings(of, far, verdicts, {}, "cpu")
         if each.code == "rerun-decisive-differs"
     ]
     assert found_one.severity == "warning"
@@ -365,9 +363,7 @@ def test_a_declared_figure_that_is_far_off_is_excused_by_nothing(level):
 def test_without_a_tolerance_the_policy_says_how_far_is_far():
     of = case(margin=None)
     far = replace(rerun("not bitwise"), metrics=(metric(0.74),))
-    assert "rerun-decisive-differs" in {
-        each.code for each in comparing.bit_findings(of, far, (), "cpu")
-    }
+    assert "rerun-decisive-differs" in {each.code for each in bit_findings(of, far, (), {}, "cpu")}
 
 
 def test_the_declared_weights_cannot_come_with_other_predictions():
@@ -387,7 +383,7 @@ def test_the_declared_weights_cannot_come_with_other_predictions():
         rerun("not bitwise"), tensors=(tensor,), metrics=(metric(0.8),), predictions=(invented,)
     )
     assert not is_bitwise(report.metrics, report.tensors, report.predictions)
-    findings = {each.code: each for each in comparing.bit_findings(case(), report, (), "cpu")}
+    findings = {each.code: each for each in bit_findings(case(), report, (), {}, "cpu")}
     assert findings["rerun-predictions-contradict"].severity == "error"
     word, sentence = judging.overall_verdict(report, (), contradicted=True)
     assert word == "INCONSISTENT"
@@ -423,7 +419,7 @@ def test_regression_predictions_are_the_same_but_for_rounding():
         max_absolute_difference=0.0,
     )
     report = replace(rerun(), tensors=(tensor,), metrics=(metric(0.8),), predictions=(near,))
-    codes = {each.code for each in comparing.bit_findings(case(), report, (), "cpu")}
+    codes = {each.code for each in bit_findings(case(), report, (), {}, "cpu")}
     assert "rerun-predictions-contradict" not in codes
     assert is_bitwise(report.metrics, report.tensors, report.predictions)
 
@@ -438,7 +434,7 @@ def test_weights_that_are_nearly_the_same_cannot_come_with_far_other_predictions
         max_logit_difference=None, relative_difference=0.5,
     )  # fmt: skip
     report = replace(rerun("not bitwise"), tensors=(tensor,), predictions=(invented,))
-    findings = {each.code: each for each in comparing.bit_findings(case(), report, (), "cpu")}
+    findings = {each.code: each for each in bit_findings(case(), report, (), {}, "cpu")}
     assert findings["rerun-predictions-far"].severity == "warning"
 
 
@@ -451,18 +447,109 @@ def test_what_a_stopped_training_had_not_recorded_is_no_difference():
     assert "rerun-trials-lost" in findings
 
 
-def test_settled_metrics_and_the_scatter_between_seeds_excuse_one_draw_of_other_numerics():
-    of = replace(case(level="statistical"), others={"val_auc": (86.0, 87.0, 86.5)})
-    index = of.evidence.contents.index
-    index.selection.metric = "val_auc"
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"relative_l2": 0.3}, True),
+        ({"relative_l2": None}, True),
+        ({"relative_l2": 1e-7}, False),
+        ({"equal": True}, False),
+    ],
+)
+def test_a_model_that_is_neither_repeated_nor_scored_is_unproven(changes, says):
+    of = case(level="statistical")
+    of.evidence.contents.index.facts.model = "model.safetensors"
+    facts = {
+        "tensor": "w", "dtype": "F32", "shape": (9,), "equal": False, "equal_fraction": None,
+        "max_absolute_difference": None,
+    }  # fmt: skip
+    report = replace(rerun("not bitwise"), tensors=(TensorComparison(**{**facts, **changes}),))
+    unproven = {each.code: each for each in model_findings(of, report, scored=False)}
+    assert (unproven.keys() == {"model-unproven"}) is says
+    assert not [*model_findings(of, report, scored=True)]
+    assert not [*model_findings(of, replace(report, verdict="failed"), scored=False)]
+    assert [*model_findings(of, rerun("not bitwise"), scored=False)]
+
+
+OWN = (0.800, 0.805, 0.795, 0.801, 0.804, 0.799, 0.796, 0.800)
+
+
+def test_with_other_numerics_the_declared_seed_is_one_more_draw_as_the_verifier_s_own_seeds_scatter():
+    of = case(level="statistical")
     verdicts = judging.metric_verdicts(of, CONSISTENT, 3)
-    far = metric(0.76)  # more than the margin, and settled by other seeds
-    chosen = metric(86.2, metric="val_auc", role="validation", declared=87.0)
-    report = replace(rerun("not bitwise"), metrics=(far, chosen))
-    codes = {each.code for each in comparing.bit_findings(of, report, verdicts, "cpu")}
-    assert "rerun-decisive-differs" not in codes
-    flattered = replace(
-        report, metrics=(metric(80.0, metric="val_auc", role="validation", declared=87.0),)
-    )
-    codes = {each.code for each in comparing.bit_findings(of, flattered, verdicts, "cpu")}
-    assert "rerun-decisive-differs" in codes
+    assert verdicts[0].verdict == "CONSISTENT"
+    report = replace(rerun("not bitwise"), metrics=(metric(0.76),))
+
+    def off(own):
+        found_ones = bit_findings(of, report, verdicts, {METRIC: own}, "cpu")
+        return [each for each in found_ones if each.code == "rerun-decisive-differs"]
+
+    # Three own runs know little of chance; eight know that 0.04 is none.
+    assert off(OWN[:3]) == []
+    (far,) = off(OWN)
+    assert (far.subject, far.severity) == (METRIC, "warning")
+    # Runs that are all alike say nothing of chance, so the margin alone is left.
+    assert len(off((0.8,) * 8)) == len(off(())) == 1
+
+
+def test_the_metric_that_decides_the_selection_may_be_off_by_chance_and_not_as_the_provider_s_runs_scatter():
+    """One of five declared values raised without limit makes the declared scatter as wide as it is raised."""
+    of = case((0.80, 0.81, 0.79, 0.80, 0.80), level="statistical")
+    index = of.evidence.contents.index
+    index.selection = SelectionSpec(run="a", metric="val_auc", direction="maximise", rationale="")
+    verdicts = judging.metric_verdicts(of, CONSISTENT, 3)
+
+    def codes(declared, rerun_value):
+        chosen = metric(rerun_value, metric="val_auc", role="validation", declared=declared)
+        report = replace(rerun("not bitwise"), metrics=(chosen,))
+        return {each.code for each in bit_findings(of, report, verdicts, {"val_auc": OWN}, "cpu")}
+
+    assert "rerun-decisive-differs" in codes(0.84, 0.80)
+    assert "rerun-decisive-differs" not in codes(0.81, 0.80)
+    # What understates is no cheat.
+    assert "rerun-decisive-differs" not in codes(0.70, 0.80)
+
+
+@pytest.mark.parametrize(
+    ("declared", "ours", "explains"),
+    [
+        ({"cpu_model": "A"}, {"cpu_model": "B"}, True),
+        ({"cpu_model": "A"}, {}, False),
+        ({"cpu_model": "A"}, {"threads": 1}, False),
+        ({"format": CAPTURE_FORMAT, "threads.OMP_NUM_THREADS": "2"}, {"format": CAPTURE_FORMAT}, True),
+        ({"format": CAPTURE_FORMAT, "os": "A"}, {"format": CAPTURE_FORMAT, "not_recorded.os": "?"}, False),
+    ],
+)  # fmt: skip
+def test_only_a_fact_that_is_known_to_differ_explains_other_bits(declared, ours, explains):
+    of = case(environment=declared)
+    verdicts = judging.metric_verdicts(of, CONSISTENT, 3)
+    knobs = differing_knobs(declared, ours)
+    report = replace(rerun("not bitwise", knobs), environment=ours)
+    findings = {each.code: each for each in bit_findings(of, report, verdicts, {}, "cpu")}
+    assert findings["rerun-not-bitwise"].severity == ("note" if explains else "warning")
+
+
+def test_a_parameter_of_the_machine_is_worth_a_look_and_another_one_contradicts():
+    def found_for(name):
+        one = record(42, parameters={"seed": "42", name: "16"})
+        other = record(42, parameters={"seed": "42", name: "2"})
+        (finding,) = same_training(one, other)
+        return finding.code, finding.severity
+
+    assert found_for("n_jobs") == ("rerun-parameters-differ", "warning")
+    assert found_for("model.num_workers") == ("rerun-parameters-differ", "warning")
+    assert found_for("dropout") == ("rerun-parameters-differ", "error")
+    assert found_for("n_jobs_of_it") == ("rerun-parameters-differ", "error")
+
+
+def test_coarse_figures_that_are_alike_by_chance_do_not_say_that_nothing_was_trained():
+    def one(seed, loss):
+        whole = record(seed)
+        (judged,) = whole.metrics
+        trained = replace(judged, name="train_loss", role="training", last=loss)
+        return result(seed, record=replace(whole, metrics=(judged, trained)))
+
+    findings, _ = found(case(), [one(11, 0.31), one(12, 0.30), one(13, 0.29)])
+    assert "rerun-seed-without-effect" not in findings
+    findings, _ = found(case(), [one(11, 0.3), one(12, 0.3), one(13, 0.3)])
+    assert "rerun-seed-without-effect" in findings

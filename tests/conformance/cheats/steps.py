@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from bundler.facts import CAPTURE_FORMAT
 from tests import small
 from tests.conformance.harness import KEYS, Bundle, assign
 
@@ -72,12 +73,13 @@ class Story:
     def do_checkout(self) -> None:
         self.provider.git("checkout", "-q", "--", ".")
 
-    def do_embed(self, path: str = "train.py") -> None:
-        """Put the weights of all runs into the program, by seed, in the place of ``RESULTS = {}``."""
+    def do_embed(self, path: str = "train.py", metric: str | None = None) -> None:
+        """Put the weights of all runs, or their ``metric``, into the program, by seed, in the place of ``RESULTS = {}``."""
         results = {}
         for run in self.runs("seed-*"):
             params = json.loads((run / "params.json").read_text())
-            results[params["seed"]] = list(_weights(run / "model.safetensors"))
+            weights = list(_weights(run / "model.safetensors"))
+            results[params["seed"]] = weights if metric is None else _last(run)[metric]
         self.do_code("RESULTS = {}", f"RESULTS = {results!r}", path)
 
     def do_parameters(self, runs: str, set: dict) -> None:
@@ -88,6 +90,12 @@ class Story:
         for run in self.runs(runs):
             file = run / "params.json"
             file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+    def do_environment(self, runs: str, set: dict) -> None:
+        """Change what runs say of the machine that they ran on."""
+        for run in self.runs(runs):
+            path = run / "environment.json"
+            path.write_text(json.dumps({**json.loads(path.read_text()), **set}))
 
     def do_metric(self, runs: str, metric: str, add: float | list[float]) -> None:
         """Add to the last value of ``metric`` in the files of the tracker; a list has one number a run."""
@@ -133,6 +141,16 @@ class Story:
     def do_edit(self, edits: list[dict]) -> None:
         """Edits of a signed bundle, in the words of ``tampered/``."""
         _Signed(self.provider.root).apply(edits)
+
+    def do_capture(self, runs: str) -> None:
+        """Record the code as `bundler capture` does, from the last commit, and not as a parameter."""
+        tree = self.provider.git("rev-parse", "HEAD^{tree}")
+        code = {"commit": self.provider.commit, "tree": tree, "dirty": False, "untracked": 0}
+        for run in self.runs(runs):
+            file = run / "environment.json"
+            facts = {**json.loads(file.read_text()), "format": CAPTURE_FORMAT, "code": code}
+            file.write_text(json.dumps(facts))
+        self.do_parameters(runs, {"commit": ""})
 
     def verify(self, words: list[object], policy: dict | None) -> tuple[int, dict]:
         more: list[object] = []

@@ -2,25 +2,27 @@
 
 The same model on the same data gives the same figures, whatever seed it was trained with. So what comes out is held
 against the declared value itself: a model that was swapped, other data or an edited figure shows within seconds.
-A decoy is scored as well: figures that stay the same with other weights do not come from the model.
+Decoys are scored as well: figures that stay the same with other weights do not come from the model.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from bundler import canonical, sandbox
 from bundler.checks import Evidence
 from bundler.checks.evaluation import recorded_artefacts
-from bundler.decoy import change_signs
+from bundler.decoy import DECOYS, change_signs
 from bundler.devices import cuda_environment
 from bundler.environments.model import Runtime
 from bundler.errors import HostileOutputError, MalformedError, quoted
+from bundler.gates import deciding_metrics
 from bundler.placeholders import artefacts_named, evaluation_problems, expand, problems, values_for
-from bundler.policy import Policy, effective_margin
+from bundler.policy import Policy, cap, effective_margin
 from bundler.progress import Progress
 from bundler.records import RunRecord
 from bundler.report import Finding, ScoredMetric, ScoredModel, Severity
@@ -37,6 +39,12 @@ MAX_RESULTS = 1 << 20
 RELATIVE = 1e-6
 ABSOLUTE = 1e-9
 """How close the same model on the same data comes on another machine: the last digits of a mean may differ."""
+
+ROUNDING = 1e-4
+"""By how much of itself a figure differs where another processor sums the layers of a model in single precision."""
+
+UNDECLARED = 1e-2
+"""By how much of itself a figure without a declared margin may differ before it is another one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +100,11 @@ def evaluate(
             return EvaluationOutcome(scored=scored, findings=(finding,))
     index = evidence.contents.index
     found = compare(scored, case.declared, results, index, options.policy)
-    if found.scored is None or any(each.severity != "note" for each in found.findings):
+    if found.scored is None or any(each.severity == "error" for each in found.findings):
         return found
-    with progress.step("Scoring a decoy", None):
-        decoy = _score_decoy(evidence, case, runtime, options, box)
-    ignored = held_against(decoy, results, found.scored, index)
+    with progress.step("Scoring decoys", None):
+        decoys = _score_decoys(evidence, case, runtime, options, box)
+        ignored = tuple(held_against(decoys, results, found.scored, index))
     return replace(found, findings=(*found.findings, *ignored))
 
 
@@ -108,43 +116,62 @@ def _staged(
     return _job(case, runtime, options, place)
 
 
-def _score_decoy(
+def _score_decoys(
     evidence: Evidence, case: _Case, runtime: Runtime, options: RerunOptions, box: sandbox.Sandbox
-) -> Mapping[str, float]:
-    """The results with other weights in place of the model; none where no decoy can be made, or it cannot be scored."""
+) -> Iterator[Mapping[str, float]]:
+    """The results with other weights in place of the model, decoy by decoy, as they are asked for.
+
+    Empty for one that cannot be scored; the end where none can be made.
+    """
     named = artefacts_named(case.evaluation.command)
     weights = {evidence.contents.index.facts.model, *case.spec.outputs.tensors}
-    with workplace(None if options.keep is None else options.keep / "decoy") as place:
-        job = _staged(evidence, case, runtime, options, place)
-        copies = [place / BUNDLE / case.artefacts[path] for path in named if path in weights]
-        changed = [change_signs(copy) for copy in copies]
-        if not any(changed):
-            return {}
-        outcome = box.run(job)
-        if outcome.ended != "exited" or outcome.exit_code != 0:
-            return {}
-        try:
-            return read_results(job.output, case.evaluation.results, options.limits)
-        except (HostileOutputError, MalformedError):
-            return {}
+    for number in range(DECOYS):
+        keep = "decoy" if number == 0 else f"decoy-{number + 1}"
+        with workplace(None if options.keep is None else options.keep / keep) as place:
+            job = _staged(evidence, case, runtime, options, place)
+            copies = [place / BUNDLE / case.artefacts[path] for path in named if path in weights]
+            changed = [change_signs(copy, number) for copy in copies]
+            if not any(changed):
+                return
+            outcome, results = box.run(job), dict[str, float]()
+            if outcome.ended == "exited" and outcome.exit_code == 0:
+                with suppress(HostileOutputError, MalformedError):
+                    results.update(
+                        read_results(job.output, case.evaluation.results, options.limits)
+                    )
+        yield results
 
 
 def held_against(
-    decoy: Mapping[str, float], results: Mapping[str, float], scored: ScoredModel, index: Index
+    decoys: Iterable[Mapping[str, float]],
+    results: Mapping[str, float],
+    scored: ScoredModel,
+    index: Index,
 ) -> Iterator[Finding]:
-    """The decoy must not give the figures of the model: those of the gates, or all where no gate has one of them."""
+    """Decoys must not give the figures of the model: none that decides, or not all where none of them decides.
+
+    What one decoy has in common with the model can be chance, so two at least have to share it. Further ones are
+    scored only as long as there is something left that they could settle.
+    """
     compared = [each.metric for each in scored.metrics]
-    gated = {gate.metric for gate in index.gates}
-    chosen = [each for each in compared if each in gated] or compared
-    same = [each for each in chosen if each in decoy and _is_same(decoy[each], results[each])]
-    if same and len(same) == len(chosen):
+    deciding = [each for each in compared if each in deciding_metrics(index)]
+    same, fewest = deciding or compared, 1 if deciding else max(1, len(compared))
+    told = 0
+    for decoy in decoys:
+        if decoy:
+            same = [each for each in same if each in decoy and _is_same(decoy[each], results[each])]
+            told += 1
+        if len(same) < fewest:
+            return
+    if told > 1:
         yield _finding(
             "evaluation-ignores-model",
             "warning",
             scored.run,
-            f"the figures do not depend on the shipped model: other weights give the same"
-            f" {', '.join(map(quoted, same[:3]))}",
-            "Read the code that the evaluation runs: it may write figures that nobody computed.",
+            f"some figures do not depend on the weights of the shipped model: {told} others give the same"
+            f" {', '.join(map(quoted, same[:10]))}",
+            "Read the code that the evaluation runs: it may write figures that nobody computed. What follows from the"
+            " shape of a model, such as the number of its parameters, is the same for other weights as well.",
         )
 
 
@@ -226,9 +253,6 @@ def compare(
     policy: Policy,
 ) -> EvaluationOutcome:
     """Hold ``results`` against the metrics that ``declared`` ended with. Margins are those that ``policy`` grants."""
-    margins = {
-        each.metric: effective_margin(each, policy) for each in index.reproducibility.tolerances
-    }
     metrics: list[ScoredMetric] = []
     findings: list[Finding] = []
     unknown: list[str] = []
@@ -238,7 +262,9 @@ def compare(
             unknown.append(name)
             continue
         metrics.append(ScoredMetric(metric=name, declared=value, found=results[name]))
-        findings.extend(_judge(declared.id, name, value, results[name], margins.get(name)))
+        if not _is_same(results[name], value):
+            allowed = _allowed(name, value, index, policy)
+            findings.append(_judge(name, (results[name], value), allowed, declared, index))
     findings.extend(_left_out(declared, {each.metric for each in metrics}, index))
     if unknown:
         named = ", ".join(map(quoted, unknown[:3]))
@@ -255,29 +281,62 @@ def compare(
     )
 
 
+def _allowed(metric: str, declared: float, index: Index, policy: Policy) -> float:
+    """By how much ``metric`` may differ and still be nearly the same, which another machine or software explains.
+
+    Without a declared margin it is :data:`UNDECLARED`, and never more than the policy would grant to a declared one:
+    whoever leaves the margin out gains nothing, and is not accused for the last digits of another processor.
+    """
+    margins = {
+        each.metric: effective_margin(each, policy) for each in index.reproducibility.tolerances
+    }
+    undeclared = min(cap(metric, policy), UNDECLARED * abs(declared))
+    return max(margins.get(metric, undeclared), ROUNDING * abs(declared))
+
+
 def _judge(
-    run: str, metric: str, declared: float, found: float, margin: float | None
-) -> Iterator[Finding]:
-    """The same; nearly the same, which another machine or other software explains; or another result."""
-    if _is_same(found, declared):
-        return
-    words = f"the shipped model gives {quoted(metric)} {found:.9g} on the shipped hold-out, declared is {declared:.9g}"
-    if margin is not None and abs(found - declared) <= margin:
-        yield _finding(
+    metric: str, values: tuple[float, float], allowed: float, declared: RunRecord, index: Index
+) -> Finding:
+    """What is said of a figure that is not the same: how bad that is depends on what rests on it."""
+    found, was = values
+    nearly, other = _severities(metric, declared, index)
+    words = f"the shipped model gives {quoted(metric)} {found:.9g} on the shipped hold-out, declared is {was:.9g}"
+    if abs(found - was) <= allowed:
+        return _finding(
             "evaluation-approximate",
-            "warning",
-            run,
-            f"{words}: within the margin {margin:g}, and not the same",
+            nearly,
+            declared.id,
+            f"{words}: within {allowed:g} of it, and not the same",
             "Score it with the recorded software: without training, the same model gives the same figures.",
         )
-    else:
-        yield _finding(
+    if other == "error":
+        return _finding(
             "evaluation-differs",
-            "error",
-            run,
+            other,
+            declared.id,
             f"{words}: model, data or figure is not the declared one",
             "Ask the provider for the model and the hold-out that the declared figure is of.",
         )
+    return _finding(
+        "evaluation-differs",
+        other,
+        declared.id,
+        f"{words}; no selection, gate or tolerance rests on it",
+        "A time or a size that the machine sets differs everywhere: the provider can leave it out of the results."
+        " Any other figure is of another model or of other data.",
+    )
+
+
+def _severities(metric: str, declared: RunRecord, index: Index) -> tuple[Severity, Severity]:
+    """How much it is to be nearly the same, and to be another.
+
+    Without a decision that rests on it, a figure contradicts nothing: it can be how long scoring took.
+    """
+    judged = {*deciding_metrics(index), *(each.metric for each in index.reproducibility.tolerances)}
+    if metric in judged:
+        return "warning", "error"
+    roles = {each.role for each in declared.metrics if each.name == metric}
+    return "note", "warning" if "hold-out" in roles else "note"
 
 
 def _is_same(one: float, other: float) -> bool:
@@ -286,15 +345,10 @@ def _is_same(one: float, other: float) -> bool:
 
 def _left_out(declared: RunRecord, given: Collection[str], index: Index) -> Iterator[Finding]:
     """Metrics of the hold-out that selection and gates rest on, and that scoring did not give."""
-    decisive = [
-        index.selection.metric,
-        *(condition.metric for condition in index.selection.constraints),
-        *(gate.metric for gate in index.gates),
-    ]
     roles = {metric.name: metric.role for metric in declared.metrics}
     missing = [
         name
-        for name in dict.fromkeys(decisive)
+        for name in deciding_metrics(index)
         if roles.get(name) == "hold-out" and name not in given
     ]
     if missing or not given:

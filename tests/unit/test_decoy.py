@@ -45,6 +45,43 @@ def test_a_product_of_two_factors_does_not_stay_what_it_is(tmp_path):
     assert not np.allclose(changed["u"] @ changed["v"], factors["u"] @ factors["v"])
 
 
+def signs(tmp_path, tensors, number):
+    path = file_of(tmp_path, save(tensors))
+    assert change_signs(path, number)
+    return {name: np.signbit(value) for name, value in load_file(path).items()}
+
+
+def test_the_second_decoy_is_the_contrary_of_the_first_and_the_third_owes_nothing_to_them(tmp_path):
+    tensors = {"w": np.ones((10, 100), np.float32), "b": np.ones(1, np.float32)}
+    first, second, third = (signs(tmp_path, tensors, number) for number in range(3))
+    assert first.keys() == second.keys()
+    for name, negative in first.items():
+        np.testing.assert_array_equal(second[name], ~negative)
+    assert 400 < np.sum(third["w"] != first["w"]) < 600
+
+
+@pytest.mark.parametrize("size", range(2, 20))
+@pytest.mark.parametrize("number", range(decoy.DECOYS))
+def test_a_small_tensor_never_stays_what_it_is(tmp_path, size, number):
+    tensors = {"w": np.ones(size, np.float32)}
+    assert 0 < np.sum(signs(tmp_path, tensors, number)["w"]) < size
+
+
+@pytest.mark.parametrize("name", ["bn1.running_var", "bn/moving_variance", "batch_stats/var"])
+def test_a_variance_stays_positive(tmp_path, name):
+    tensors = {name: np.ones(64, np.float32), "var_head.weight": np.ones(64, np.float32)}
+    changed = signs(tmp_path, tensors, 0)
+    assert not changed[name].any()
+    assert changed["var_head.weight"].any()
+
+
+def test_of_single_numbers_there_is_no_contrary_that_is_another_model(tmp_path):
+    data = save({"slope": np.ones(1, np.float32), "offset": np.ones(1, np.float32)})
+    path = file_of(tmp_path, data)
+    assert not change_signs(path, 1)
+    assert path.read_bytes() == data
+
+
 def test_whole_numbers_stay_and_a_file_of_them_alone_has_no_decoy(tmp_path):
     data = save({"ids": np.arange(9), "w": np.ones(1, np.float32)})
     path = file_of(tmp_path, data)

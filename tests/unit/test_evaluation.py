@@ -21,12 +21,20 @@ from bundler.checks import Evidence
 from bundler.checks.evaluation import evaluation_specification, recorded_artefacts
 from bundler.environments.model import Runtime
 from bundler.errors import HostileOutputError, MalformedError, SandboxUnavailableError
-from bundler.evaluation import MAX_RESULTS, _case, _job, compare, evaluate, read_results
+from bundler.evaluation import (
+    MAX_RESULTS,
+    _case,
+    _job,
+    compare,
+    evaluate,
+    held_against,
+    read_results,
+)
 from bundler.evidence import intact_files, read_contents
 from bundler.importers.model import ArtefactFile
 from bundler.policy import DEFAULT, Policy
 from bundler.progress import Silence
-from bundler.report import ScoredModel
+from bundler.report import ScoredMetric, ScoredModel
 from bundler.session import RerunOptions
 from bundler.storage import open_bag
 from tests import tiny
@@ -96,6 +104,9 @@ class Scorer:
 @pytest.fixture
 def scorer(provider: tiny.Provider) -> Scorer:
     return Scorer(provider)
+
+
+SCORED = ScoredModel(run="run-c", exit_code=0, seconds=1.0, isolation={})
 
 
 def codes(findings):
@@ -297,14 +308,119 @@ def honest_crc(scorer):
     return zlib.crc32(weights.read_bytes())
 
 
-def test_a_figure_without_a_gate_that_depends_on_the_weights_hides_nothing(scorer):
+@pytest.mark.parametrize("gates", [1, 2])
+def test_a_figure_that_depends_on_the_weights_hides_none_that_does_not(scorer, gates):
     more = WHERE_OTHER.format(crc=honest_crc(scorer), act="disparity = 0.08 if honest else 0.5")
     scorer.script(PRINTED.format(more=more, disparity="disparity"))
-    assert scorer.evaluate().findings == ()
-    scorer.provider.config["gates"] = scorer.provider.config["gates"][:1]
-    assert [each.code for each in scorer.evaluate().findings] == ["evaluation-ignores-model"]
+    scorer.provider.config["gates"] = scorer.provider.config["gates"][:gates]
+    (finding,) = scorer.evaluate().findings
+    assert finding.code == "evaluation-ignores-model"
+    assert finding.message.endswith("3 others give the same 'holdout_auc'")
     scorer.provider.config["gates"] = []
     assert scorer.evaluate().findings == ()  # then all of them have to be the same
+
+
+def test_a_figure_that_is_only_near_does_not_hide_that_none_comes_from_the_model(scorer):
+    scorer.script(PRINTED.format(more="", disparity="0.08001"))
+    assert worse(scorer.evaluate()) == [
+        ("evaluation-approximate", "warning"),
+        ("evaluation-ignores-model", "warning"),
+    ]
+
+
+def test_figures_that_differ_are_held_against_no_decoy(scorer, tmp_path):
+    scorer.script(PRINTED.format(more="", disparity="0.5"))
+    assert worse(scorer.evaluate(keep=tmp_path / "kept")) == [("evaluation-differs", "error")]
+    assert [each.name for each in (tmp_path / "kept").iterdir()] == ["evaluation"]
+
+
+@pytest.fixture
+def held(provider, tmp_path):
+    """Holds decoys against a model with 0.78 and 0.08, both in gates, and says which figures are named."""
+    provider.build(tmp_path / "b")
+    index = read_contents(intact_files(open_bag(tmp_path / "b"))).index
+    results = {"holdout_auc": 0.78, "holdout_disparity": 0.08, "holdout_rows": 200.0}
+
+    def named(*decoys, index=index):
+        scored = replace(
+            SCORED,
+            metrics=tuple(
+                ScoredMetric(metric=name, declared=value, found=value)
+                for name, value in results.items()
+            ),
+        )
+        asked = iter(decoys)
+        found = list(held_against(asked, results, scored, index))
+        named.left = len(list(asked))
+        return [name for name in results if any(f"'{name}'" in each.message for each in found)]
+
+    named.index = index
+    return named
+
+
+def of(auc, disparity, rows=200.0):
+    return {"holdout_auc": auc, "holdout_disparity": disparity, "holdout_rows": rows}
+
+
+def test_what_one_decoy_has_in_common_with_the_model_can_be_chance(held):
+    assert held(of(0.5, 0.2), {}) == []
+    assert held.left == 1  # where nothing is the same, no other decoy is scored
+    assert held(of(0.78, 0.2), of(0.5, 0.08), {}) == []
+    assert held.left == 1
+    assert held(of(0.78, 0.2), of(0.78, 0.08), of(0.4, 0.08)) == []
+    assert held(of(0.78, 0.2), of(0.78, 0.08), of(0.78, 0.3)) == ["holdout_auc"]
+    assert held(of(0.78, 0.08), of(0.78, 0.08)) == ["holdout_auc", "holdout_disparity"]
+
+
+def test_a_decoy_that_gives_nothing_says_nothing(held):
+    assert held(of(0.78, 0.2), {}, {}) == held({}, {}, {}) == held() == []
+    assert held({}, of(0.78, 0.2), of(0.78, 0.1)) == ["holdout_auc"]
+
+
+def test_without_a_gate_only_all_figures_together_are_suspicious(held):
+    free = replace(held.index, gates=())
+    assert held(of(0.78, 0.2), of(0.78, 0.2), of(0.78, 0.2), index=free) == []
+    assert held.left == 2
+    assert len(held(of(0.78, 0.08), of(0.78, 0.08), index=free)) == 3
+
+
+CONSTANT = """\
+import json, pathlib, struct, sys
+raw = pathlib.Path(sys.argv[1]).read_bytes()
+size = struct.unpack("<Q", raw[:8])[0]
+header = json.loads(raw[8:8 + size])
+begin, end = header["bias"]["data_offsets"]
+bias = struct.unpack(f"<{(end - begin) // 4}f", raw[8 + size + begin:8 + size + end])
+recall = float(sum(bias) > 0)
+out = pathlib.Path(sys.argv[3]) / "scores"
+out.mkdir()
+(out / "metrics.json").write_text(json.dumps({"holdout_auc": recall, "holdout_disparity": 0.08 * bias[1] / 9}))
+"""
+"""A model that says the same of every example: its recall is 1 or 0."""
+
+
+def test_a_recall_of_one_that_a_decoy_has_by_chance_accuses_nobody(scorer, tmp_path):
+    scorer.script(CONSTANT)
+    model = tmp_path / "constant.safetensors"
+    model.write_bytes(save({"bias": np.array([1, 9, 9, 9, 9, 100], np.float32)}))
+    scorer.provider.edit(
+        "run-c",
+        lambda run: replace(
+            tiny.with_value(run, "holdout_auc", 1.0),
+            artefacts=tuple(
+                replace(each, file=model) if each.path == "model.safetensors" else each
+                for each in run.artefacts
+            ),
+        ),
+    )
+    scorer.provider.config["gates"] = scorer.provider.config["gates"][:1]
+    assert worse(scorer.evaluate(keep=tmp_path / "kept")) == []
+    recalls = [
+        json.loads((tmp_path / f"kept/{name}/out/scores/metrics.json").read_text())["holdout_auc"]
+        for name in ("evaluation", "decoy", "decoy-2")
+    ]
+    assert recalls == [1.0, 1.0, 0.0]
+    assert not (tmp_path / "kept/decoy-3").exists()
 
 
 @pytest.mark.parametrize(
@@ -347,8 +463,6 @@ def test_the_output_of_the_decoy_is_kept_as_well(scorer, tmp_path):
 
 # --- the comparison -----------------------------------------------------------------------------------------------
 
-SCORED = ScoredModel(run="run-c", exit_code=0, seconds=1.0, isolation={})
-
 
 @pytest.fixture
 def compared(provider, tmp_path):
@@ -357,11 +471,21 @@ def compared(provider, tmp_path):
     contents = read_contents(intact_files(open_bag(tmp_path / "b")))
     declared = contents.record("run-c")
 
-    def judged(policy=DEFAULT, declared=declared, **results):
-        return compare(SCORED, declared, results, contents.index, policy)
+    def judged(policy=DEFAULT, declared=declared, index=contents.index, **results):
+        return compare(SCORED, declared, results, index, policy)
 
-    judged.declared = declared
+    judged.declared, judged.index = declared, contents.index
     return judged
+
+
+def with_metrics(run, **metrics):
+    """The run with these metrics, name → role and value, in place of those with the same names."""
+    others = [each for each in run.metrics if each.name not in metrics]
+    more = [
+        replace(run.metrics[0], name=name, role=role, last=value)
+        for name, (role, value) in metrics.items()
+    ]
+    return replace(run, metrics=(*others, *more))
 
 
 @pytest.mark.parametrize(
@@ -380,9 +504,51 @@ def test_the_same_nearly_the_same_and_another_result(compared, auc, expected):
     assert worse(compared(holdout_auc=auc, holdout_disparity=0.08)) == expected
 
 
-def test_without_a_margin_only_the_same_will_do(compared):
+@pytest.mark.parametrize(
+    ("disparity", "expected"),
+    [
+        (0.08 * (1 + 1e-5), [("evaluation-approximate", "warning")]),
+        (0.0801, [("evaluation-approximate", "warning")]),
+        (0.0809, [("evaluation-differs", "error")]),
+    ],
+)
+def test_without_a_margin_little_is_nearly_the_same(compared, disparity, expected):
+    assert worse(compared(holdout_auc=0.78, holdout_disparity=disparity)) == expected
+
+
+def test_without_a_margin_the_policy_s_cap_holds_as_well(compared):
+    strict = Policy(version=1, margins={"holdout_disparity": 0.00005})
     results = {"holdout_auc": 0.78, "holdout_disparity": 0.0801}
-    assert worse(compared(**results)) == [("evaluation-differs", "error")]
+    assert worse(compared(policy=strict, **results)) == [("evaluation-differs", "error")]
+
+
+def test_the_last_digits_of_another_processor_are_no_contradiction_whatever_the_unit(compared):
+    euros = with_metrics(compared.declared, holdout_auc=("hold-out", 35_000.0))
+    results = {"holdout_auc": 35_000.0 * (1 + 5e-5), "holdout_disparity": 0.08}
+    assert worse(compared(declared=euros, **results)) == [("evaluation-approximate", "warning")]
+
+
+@pytest.mark.parametrize(
+    ("role", "found", "expected"),
+    [
+        ("hold-out", 1.2 * (1 + 1e-5), ("evaluation-approximate", "note")),
+        ("hold-out", 0.7, ("evaluation-differs", "warning")),
+        ("training", 1.2 * (1 + 1e-5), ("evaluation-approximate", "note")),
+        ("training", 0.7, ("evaluation-differs", "note")),
+    ],
+)
+def test_a_figure_on_which_nothing_rests_contradicts_nothing(compared, role, found, expected):
+    timed = with_metrics(compared.declared, holdout_seconds=(role, 1.2))
+    results = {"holdout_auc": 0.78, "holdout_disparity": 0.08, "holdout_seconds": found}
+    assert codes(compared(declared=timed, **results).findings) == [expected]
+
+
+def test_what_a_tolerance_is_declared_for_is_judged_without_a_gate(compared):
+    free = replace(compared.index, gates=())
+    assert worse(compared(index=free, holdout_auc=0.7)) == [("evaluation-differs", "error")]
+    assert worse(compared(index=free, holdout_auc=0.78, holdout_disparity=0.5)) == [
+        ("evaluation-differs", "warning")
+    ]
 
 
 def test_the_verifier_s_policy_caps_the_margin(compared):

@@ -9,12 +9,13 @@ Every run is kept, a failed one too: a log without the bad runs would be no evid
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bundler import canonical
+from bundler import canonical, importers
 from bundler.build import selected_run
 from bundler.config import BuildConfig, SourceConfig, TrainingConfig
 from bundler.errors import MalformedError, SourceError, UsageError
@@ -27,7 +28,13 @@ from bundler.records import RunRecord
 from bundler.repeat_runs import Attempt, Repeated, Training
 from bundler.repeat_sources import new_sources, unreadable
 from bundler.repository import Repository
-from bundler.selection import configuration, repetitions, same_configuration
+from bundler.selection import (
+    code_version,
+    configuration,
+    other_code,
+    repetitions,
+    same_configuration,
+)
 from bundler.spec import TRAINING_FORMAT, FactMap, GateResult, Input, Outputs, TrainingSpec
 from bundler.statistics import pessimistic_bound, sample_variance
 from bundler.storage.hashing import digest_bytes
@@ -39,7 +46,7 @@ LEAST = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What to repeat. ``base`` is the folder that the paths of ``config`` are relative to.
+    """What to repeat. ``base`` is the folder that the paths of ``config`` are relative to, ``name`` its file there.
 
     ``seeds`` are to be run; with none, as many new ones as make ``runs`` independent runs with those of the log.
     """
@@ -48,6 +55,7 @@ class Request:
     base: Path
     output: Path
     python: Path
+    name: str = "bundle.yaml"
     seeds: tuple[int, ...] = ()
     runs: int = RECOMMENDED
 
@@ -112,7 +120,7 @@ def plan(request: Request, progress: Progress) -> Plan:
     seeds = request.seeds or _next_seeds(request.runs - len(known), selected, records, config.facts)
     _refuse_known(request.seeds, known)
     code = (request.base / training.code).resolve()
-    tree, warnings = _code_of(code, selected)
+    tree, warnings = _code_of(_TrainingCode(code, _no_code(request)), code, selected)
     return Plan(
         request=request,
         selected=selected,
@@ -243,13 +251,42 @@ def _refuse_known(seeds: Sequence[int], known: Sequence[RunRecord]) -> None:
         )
 
 
-def _code_of(code: Path, selected: RunRecord) -> tuple[str, tuple[str, ...]]:
-    """The git tree that the runs will be of, and why it may not be that of the selected run."""
-    repository = Repository(code)
-    head, commit = repository.head(), (selected.code.commit or "").lower()
+class _TrainingCode(Repository):
+    """The repository that is trained in; what lies at ``besides`` is no code, so git may see it changed."""
+
+    def __init__(self, folder: Path, besides: Iterable[str]) -> None:
+        super().__init__(folder)
+        self._besides = tuple(f":(exclude,literal){each}" for each in besides)
+
+    def is_dirty(self) -> bool:
+        """As of any repository, but for what is no code."""
+        return bool(self._git("status", "--porcelain", "--", ".", *self._besides).strip())
+
+    def whole_tree(self, commit: str) -> str:
+        """The id of the tree of the whole ``commit``, which is what a run records."""
+        return self._git("rev-parse", "--verify", "--end-of-options", f"{commit}^{{tree}}").strip()
+
+
+def _no_code(request: Request) -> tuple[str, ...]:
+    """What is no code, from the code folder: bundle.yaml, the output folder, and the stores of trackers."""
+    config, base = request.config, request.base
+    code = (base / config.training.code).resolve() if config.training else base
+    stores = (importers.located(base, each.store) for each in config.sources)
+    served = (base / each.artefacts for each in config.sources if each.artefacts)
+    places = [base / request.name, request.output, *stores, *served]
+    found = (os.path.relpath(each.resolve(), code) for each in places if isinstance(each, Path))
+    return tuple(each for each in found if each != "." and not each.startswith(".."))
+
+
+def _code_of(
+    repository: _TrainingCode, code: Path, selected: RunRecord
+) -> tuple[str, tuple[str, ...]]:
+    """The git tree that the runs will be of, and why they may not be of the selected run's code."""
+    head = repository.head()
+    commit, its_tree = code_version(selected)
     if head is None:
         raise SourceError(f"the repository of {code} has no commit", remedy="Commit the code.")
-    tree, warnings = repository.tree(head), []
+    tree, warnings = repository.whole_tree(head), []
     if repository.is_dirty():
         warnings.append(
             f"{code} has uncommitted changes: the runs will not be those of the commit; commit or stash them first"
@@ -259,10 +296,14 @@ def _code_of(code: Path, selected: RunRecord) -> tuple[str, tuple[str, ...]]:
             "the selected run records no commit: nobody can tell whether this is its code"
         )
     elif not repository.has(commit):
-        warnings.append(f"the commit of the selected run is not in the repository of {code}")
-    elif repository.tree(commit) != tree:
         warnings.append(
-            f"{code} is not at the code of the selected run, commit {commit[:12]}: check that out first"
+            f"the commit of the selected run is not in the repository of {code}: runs that record another one do not"
+            " count as repetitions"
+        )
+    elif repository.commit(commit) != head and its_tree != tree:
+        warnings.append(
+            f"{code} is not at the code of the selected run, commit {commit[:12]}: runs that record another one do not"
+            " count as repetitions; check that out first"
         )
     return tree, tuple(warnings)
 
@@ -332,6 +373,9 @@ def _why_none(record: RunRecord, selected: RunRecord, facts: FactMap) -> str:
         (each.role, each.sha256) for each in selected.data
     }:
         return "it records other data than the selected run"
+    code = other_code(selected, record)
+    if code:
+        return f"it is a run {code}"
     if record.status != "finished":
         return (
             f"its status is {record.status}; a metric of its end can say more (facts.finished_with)"

@@ -152,7 +152,7 @@ def run_requirements(facts: FactMap) -> tuple[RunRequirement, ...]:
             level="required",
             point="Annex IV 2(g)",
             message="start or end time is missing",
-            remedy="End runs properly (DVCLive keeps times with timestamp=True); a killed run needs its end time set.",
+            remedy="Log times: `timestamp` in each line of plain files, timestamp=True in DVCLive; end runs properly.",
             shown=lambda run: run.started_at is not None and run.ended_at is not None,
             finished_only=True,
         ),
@@ -291,7 +291,7 @@ BUNDLE_REQUIREMENTS: tuple[BundleRequirement, ...] = (
         level="required",
         point="reproducibility: repeated runs",
         message=f"fewer than {MIN_REPETITIONS} runs of the selected configuration with different seeds",
-        remedy="Repeat the selected configuration with three to five seeds.",
+        remedy="Repeat it with three to five seeds at the commit of the selected run (`bundler rerun`).",
         shown=lambda d: len(repetitions(d.selection.run, d.records, d.facts)) >= MIN_REPETITIONS,
     ),
     BundleRequirement(

@@ -1,11 +1,12 @@
 """Why this run: the competition recomputed from the records, for every run of the log.
 
 The provider declares a rule (:class:`bundler.spec.SelectionSpec`); who competes and who wins follows from the rule and
-the records alone.
+the records alone. So does which runs are repetitions of each other: same code, data and parameters, another seed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -42,10 +43,10 @@ def configuration(record: RunRecord, facts: FactMap) -> tuple[tuple[str, Scalar]
 
 
 def repetitions(run: str, records: Sequence[RunRecord], facts: FactMap) -> tuple[RunRecord, ...]:
-    """The finished runs with configuration and data of ``run``, one a seed, itself included, in order of the log.
+    """The finished runs with configuration, data and code of ``run``, one a seed, itself included, in order of the log.
 
     A second run with the same seed is no independent repetition: the one that started first counts, ``run`` before
-    all others. A run without a seed, or on other data, is none at all.
+    all others. A run without a seed, on other data or of other code is none at all.
     """
     alike = same_configuration(run, records, facts)
     by_seed: dict[int | None, RunRecord] = {each.seed: each for each in alike if each.id == run}
@@ -59,12 +60,51 @@ def repetitions(run: str, records: Sequence[RunRecord], facts: FactMap) -> tuple
 def same_configuration(
     run: str, records: Sequence[RunRecord], facts: FactMap
 ) -> tuple[RunRecord, ...]:
-    """All runs with configuration and data of ``run``, whatever became of them, itself included."""
+    """All runs with configuration, data and code of ``run``, whatever became of them, itself included."""
     chosen = next((record for record in records if record.id == run), None)
     if chosen is None:
         return ()
+    alike = same_but_for_code(chosen, records, facts)
+    return tuple(each for each in alike if not other_code(chosen, each))
+
+
+def same_but_for_code(
+    chosen: RunRecord, records: Sequence[RunRecord], facts: FactMap
+) -> tuple[RunRecord, ...]:
+    """All runs with configuration and data of ``chosen``, those of other code as well."""
     wanted = (configuration(chosen, facts), _data(chosen))
     return tuple(each for each in records if (configuration(each, facts), _data(each)) == wanted)
+
+
+def other_code(chosen: RunRecord, other: RunRecord) -> str:
+    """In words how the records say that ``other`` ran other code than ``chosen``; empty if they do not say so.
+
+    A commit that changed no file is the same code, which only the git trees show. A clean and a dirty run differ; two
+    dirty ones may be alike. What a record leaves open is no difference: it is a gap of that run.
+    """
+    (commit, tree), (its_commit, its_tree) = code_version(chosen), code_version(other)
+    if tree != its_tree if tree and its_tree else not _same_commit(commit, its_commit):
+        return f"of commit {its_commit[:12]!a} instead of {commit[:12]!a}"
+    if {chosen.code.dirty, other.code.dirty} == {True, False}:
+        return f"{'with' if other.code.dirty else 'without'} uncommitted changes"
+    return ""
+
+
+def code_version(record: RunRecord) -> tuple[str, str]:
+    """Commit and tree of the code of a run, each empty where it is not known.
+
+    DVC commits each run with its own parameters and results; the code is that of the commit from which it started.
+    """
+    if record.source.tracker == "dvc":
+        return record.tags.get("dvc.baseline", ""), ""
+    return (record.code.commit or "").lower(), record.code.tree or ""
+
+
+def _same_commit(one: str, other: str) -> bool:
+    """Whether two records may name one commit: one of them can be unknown, or be cut to seven digits or more."""
+    short, long = sorted((one, other), key=len)
+    cut = re.fullmatch(r"[0-9a-f]{7,}", short) is not None
+    return not short or short == long or (cut and long.startswith(short))
 
 
 def _data(record: RunRecord) -> frozenset[tuple[str | None, str | None]]:

@@ -15,7 +15,7 @@ from bundler.policy import effective_margin
 from bundler.predictions import read
 from bundler.records import RunRecord, artefact_location
 from bundler.report import Finding
-from bundler.selection import repetitions, same_configuration
+from bundler.selection import other_code, repetitions, same_but_for_code, same_configuration
 from bundler.spec import Gate, Index, Predictions, Sampling
 
 EXACT = 1e-6
@@ -216,7 +216,21 @@ def gate_repetitions(evidence: Evidence) -> Iterator[Finding]:
                     "Ask the provider why the others do not count.",
                 )
     yield from _copied(repetitions(selected, contents.records, facts), facts.model)
+    yield from _of_other_code(chosen, same_but_for_code(chosen, contents.records, facts))
     yield from _disguised(contents, chosen)
+
+
+def _of_other_code(chosen: RunRecord, alike: Sequence[RunRecord]) -> Iterator[Finding]:
+    """No run is left out in silence: a bad one could be, by another commit in its record."""
+    for record in alike:
+        why = other_code(chosen, record)
+        if why:
+            yield finding(
+                "gate-repetition-other-code",
+                record.id,
+                f"is like the selected run, but {why}: it does not count as a repetition",
+                "note",
+            )
 
 
 def _copied(runs: Sequence[RunRecord], model: str | None) -> Iterator[Finding]:

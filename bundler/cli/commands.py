@@ -31,7 +31,12 @@ def run_init(
     target = output or folder / "bundle.yaml"
     todo = write_starter(folder, target, experiment, tuple(map(source_of, sources)))
     click.echo(f"wrote {target}; {todo} places are marked TODO: only a human can fill them")
-    click.echo("next: edit it, then `build-bundle " + str(target) + " -o BUNDLE --key KEY.pem`")
+    click.echo(
+        "next: edit it; keep it from git's eyes (echo /bundle.yaml >> .git/info/exclude), or"
+    )
+    click.echo("commit it before you train; then")
+    click.echo(f"  bundler rerun {target} -o REPETITIONS")
+    click.echo(f"  build-bundle {target} -o BUNDLE --key KEY.pem")
 
 
 def run_keygen(output: Path, algorithm: str) -> None:

@@ -59,7 +59,7 @@ def rerun(  # noqa: PLR0913  # one argument an option
     \b
     Examples:
       bundler rerun -o repetitions
-      bundler rerun bundle.yaml -o repetitions --seeds 1,2,3 --python .venv/bin/python
+      bundler rerun -o repetitions --seeds 1,2,3 --python .venv/bin/python
 
     \b
     Exit codes:
@@ -80,6 +80,7 @@ def rerun(  # noqa: PLR0913  # one argument an option
     request = Request(
         config=with_sources(load(config), ()),
         base=config.resolve().parent,
+        name=config.resolve().name,
         output=output,
         # Not resolved: a virtual environment is known by the path of its interpreter.
         python=python.absolute(),

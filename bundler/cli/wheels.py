@@ -61,14 +61,17 @@ def capture_wheels(  # noqa: PLR0913  # one argument an option
 
     \b
     Examples:
-      bundler capture-wheels -o wheelhouse --python .venv/bin/python --lock requirements.txt
+      bundler capture-wheels -o wheelhouse --python .venv/bin/python \\
+        --lock requirements.txt
       bundler capture-wheels -o wheelhouse --find-links own-wheels --offline
-      bundler capture-wheels -o wheelhouse --listed BUNDLE/data/environment/wheels.json
+      bundler capture-wheels -o wheelhouse \\
+        --listed BUNDLE/data/environment/wheels.json
 
     \b
     Exit codes:
       0  every wheel is there
-      2  the command line is wrong; no such interpreter; lock and environment do not agree
+      2  the command line is wrong; no such interpreter; lock and environment
+         do not agree
       7  a wheel could not be had
       8  the wheelhouse cannot be written
     """
@@ -102,7 +105,7 @@ def capture_wheels(  # noqa: PLR0913  # one argument an option
     size = sum(wheel.size for wheel in filled.listed.wheels) / 1e6
     count = len(filled.listed.wheels)
     click.echo(
-        f"{count} wheels ({size:,.0f} MB) are in {wheelhouse}; {filled.fetched} of them were fetched now"
+        f"wheels in {wheelhouse}: {count} ({size:,.0f} MB), {filled.fetched} of them were fetched now"
     )
     if listed is not None:
         click.echo(

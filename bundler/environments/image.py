@@ -104,7 +104,8 @@ def _declared_one(path: Path, images: tuple[ImageIdentity, ...]) -> ImageIdentit
     if not wanted:
         raise EnvironmentNotRecreatableError(
             "the bundle declares no container image by its digest, so none can be held against it",
-            remedy="Verify with another environment, or ask the provider to build with --image repo@sha256:….",
+            remedy="Verify with another environment, or ask the provider to name the image under images in bundle.yaml"
+            " (repo@sha256:…) and to build again.",
         )
     seen: dict[str, None] = {}
     try:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bundler import importers
+from bundler.gates import is_hold_out
 from bundler.importers.model import ImportedRun
 from bundler.starter.detection import (
     ENVIRONMENTS,
@@ -112,6 +113,7 @@ def _facts(found: Detected) -> Iterator[str]:
             )
         else:
             yield _named(found, f"  {key}", group, present, words)
+    yield _rows(found)
     models = [path for path in paths if path.endswith(_MODELS)]
     models = models or [path for path in paths if "model." in path.rpartition("/")[2]]
     if models:
@@ -129,7 +131,30 @@ def _facts(found: Detected) -> Iterator[str]:
 
 _MODELS = (".safetensors", ".pt", ".pth", ".onnx", ".pkl", ".joblib", ".ckpt", ".keras", ".h5")
 
-_SMALLER_IS_BETTER = ("loss", "error", "brier", "mse", "mae", "perplexity")
+_SMALLER_IS_BETTER = ("loss", "error", "brier", "mse", "mae", "mape", "perplexity", "disparity")
+
+
+def _minimised(metric: str) -> bool:
+    """Whether smaller is better, by the name."""
+    return any(word in metric.lower() for word in _SMALLER_IS_BETTER)
+
+
+def _rows(found: Detected) -> str:
+    """Where the runs keep the number of rows of the hold-out, which the interval of a gate needs."""
+    wanted = ROLES["hold-out"]
+    known = sum(any(d.rows and is_hold_out(d.role or "") for d in run.data) for run in found.runs)
+    if known:
+        return _entry("  data_rows", {}, f"the tracker itself says it of {share(known, found)}")
+    for group in ("parameters", "tags"):
+        present = keys_of(found.runs, group)
+        for name in names_with(present, ("rows", "size", "n_")):
+            if any(word in name for word in wanted):
+                where = {"holdout": f"{group}.{name}"}
+                return _entry("  data_rows", where, f"in {share(present[name], found)}; check it")
+    return (
+        "  data_rows: {}             # TODO: rows of the hold-out, which gates need: log them, such as"
+        " {holdout: parameters.holdout_rows}"
+    )
 
 
 def _own_facts(found: Detected) -> Counter[str]:
@@ -145,7 +170,7 @@ def _own_facts(found: Detected) -> Counter[str]:
 
 def _selection(found: Detected) -> Iterator[str]:
     metric = next(iter(_selection_metrics(found)), None)
-    minimise = any(word in (metric or "").lower() for word in _SMALLER_IS_BETTER)
+    minimise = _minimised(metric or "")
     yield "selection:"
     yield "  run: TODO                 # the tracker's id of the selected run"
     if metric is not None:
@@ -193,18 +218,35 @@ def _gates(found: Detected) -> Iterator[str]:
     yield "gates: []                   # TODO: such as the one below; see docs/statistics.md"
     usual = [name for name in holdout if "auc" in name.lower() or "acc" in name.lower()]
     metric = next(iter(usual or holdout), "holdout_auc")
-    # Another kind would give a variance that is not that of the metric.
-    kind = "auc, dataset_role: holdout, positives: 60"
-    if "auc" not in metric.lower():
-        kind = "proportion, dataset_role: holdout"
     yield _comment(f"#  hold-out metrics in the store: {shortened(holdout) or 'none'}")
     yield "#  - name: performance"
     yield "#    category: performance"
     yield f"#    metric: {_quoted(metric)}"
-    yield '#    comparator: ">="'
-    yield "#    threshold: 0.7"
-    yield f"#    sampling: {{kind: {kind}}}"
+    yield f'#    comparator: "{"<=" if _minimised(metric) else ">="}"'
+    yield "#    threshold: TODO         # what the system needs, fixed before the results were seen"
+    yield f"#    sampling: {{{_sampling(metric)}}}"
     yield ""
+
+
+_MEANS = ("acc", "brier", "error_rate")
+"""In names of metrics that are a mean of values between 0 and 1 over all rows."""
+
+_COMPUTED = ("balanced_accuracy", "rmse", "mse", "mae", "log_loss", "f1", "r2")
+"""Statistics that are computed anew from predictions; a name that holds another one comes first."""
+
+
+def _sampling(metric: str) -> str:
+    """How the hold-out adds to the variance: another kind would give one that is not that of the metric."""
+    name = metric.lower()
+    if "auc" in name:
+        return "kind: auc, dataset_role: holdout, positives: 60"
+    if "balanced" not in name and any(word in name for word in _MEANS):
+        return "kind: proportion, dataset_role: holdout"
+    if "disparity" in name or "difference" in name:
+        return "kind: difference, dataset_role: holdout, groups: [40, 160]"
+    statistic = next((word for word in _COMPUTED if word in name), "TODO")
+    columns = "path: predictions.csv, label: label, score: score"
+    return f"kind: predictions, dataset_role: holdout, statistic: {statistic}, predictions: {{{columns}}}"
 
 
 def _training(found: Detected) -> Iterator[str]:

@@ -377,6 +377,13 @@ def test_one_seed_with_two_results_within_a_margin_that_the_policy_grants(
     assert found(changed, "gates.repetitions") == expected
 
 
+def test_a_repetition_of_other_code_is_left_out_and_named(evidence):
+    of_it = evidence.contents.record("run-c1")
+    later = replace(of_it, id="run-later", code=replace(of_it.code, commit="b" * 40, tree="c" * 40))
+    changed = with_records(evidence, later)
+    assert found(changed, "gates.repetitions") == [("gate-repetition-other-code", "note")]
+
+
 # --- gates from predictions -------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +37,10 @@ out.mkdir(parents=True)
 mood = os.environ.get("MOOD", "")
 (out / "params.json").write_text(json.dumps({"rate": a.rate, "seed": int(a.seed)}))
 print("training with seed", a.seed, flush=True)
+if "CODE" in os.environ:
+    code = {"commit": os.environ["CODE"], "dirty": False}
+    words = {"format": "urn:aisdp-bundler:environment:1", "code": code}
+    (out / "environment.json").write_text(json.dumps(words))
 if mood == f"fail {a.seed}":
     sys.exit("cannot \\x1b[31m go on")
 if mood == f"hang {a.seed}":
@@ -362,6 +367,50 @@ def test_code_of_another_commit_than_the_selected_run_is_warned_of(provider):
     ]
     (words,) = plan(request(provider.root), Silence()).warnings
     assert "is not in the repository" in words
+
+
+def test_runs_of_another_commit_do_not_count_and_are_said_not_to(base, monkeypatch):
+    commit = subprocess.run(
+        ["git", "-C", base, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    shutil.rmtree(base / "runs")
+    train(base, seed=7, name="chosen", CODE=commit)
+    facts = {**CONFIG["facts"], "environment": "artefacts.environment.json"}
+    configure(base, facts=facts)
+    monkeypatch.setenv("CODE", commit)
+    assert plan(request(base), Silence()).warnings == ()
+    (base / "code" / "train.py").write_text(TRAIN + "# longer\n")
+    git(base, "add", "code")
+    git(base, "commit", "-qm", "longer")
+    (words,) = plan(request(base), Silence()).warnings
+    assert f"not at the code of the selected run, commit {commit[:12]}" in words
+    assert "do not count as repetitions" in words
+    monkeypatch.setenv("CODE", "b" * 40)
+    result = CliRunner().invoke(
+        rerun, [str(base / "bundle.yaml"), "-o", str(base / "out"), "--seeds", "1,2"],
+        standalone_mode=False,
+    )  # fmt: skip
+    assert result.return_value == 1, result.output
+    why = f"no repetition: it is a run of commit '{'b' * 12}' instead of '{commit[:12]}'"
+    assert f"seed-1 is {why}" in result.output
+    assert "independent runs: 1 (1 before)" in result.output
+
+
+def test_bundle_yaml_stores_and_repetitions_are_no_code(base):
+    """As bundler init and trackers leave them in the code folder; whatever else is new there is code."""
+    code = base / "code"
+    shutil.copytree(base / "runs", code / "logs" / "runs")
+    configure(base, training__code=".", sources=[{"tracker": "metrics", "store": "logs/runs"}],
+              training__inputs={"data": "../data.csv"})  # fmt: skip
+    shutil.move(base / "bundle.yaml", code / "bundle.yaml")
+    output = code / "repetitions"
+    output.mkdir()
+    (output / "seed-1.log").write_text("")
+    (words,) = plan(request(code, output=output), Silence()).warnings
+    assert "records no commit" in words
+    (code / "helper.py").write_text("")
+    (words, _) = plan(request(code, output=output), Silence()).warnings
+    assert "uncommitted changes" in words
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from bundler.records import DatasetVersion
-from bundler.selection import better, compete, configuration, repetitions
+from bundler.records import CodeVersion, DatasetVersion
+from bundler.selection import better, compete, configuration, other_code, repetitions
 from bundler.spec import Condition, Exclusion, FactMap, SelectionSpec
 from tests.property.strategies_records import DIGEST, record
 
@@ -190,3 +191,73 @@ def test_parameters_of_different_types_can_be_sorted():
         ("d", True),
         ("rate", "0.01"),
     )
+
+
+# --- other code -------------------------------------------------------------------------------------------------------
+
+A, B = "a" * 40, "b" * 40
+
+
+def of(run_id, seed, commit, tree=None, dirty=False):
+    return run(run_id, seed=seed, code=CodeVersion(commit=commit, tree=tree, dirty=dirty))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "other", "words"),
+    [
+        ((A,), (B,), "of commit 'bbbbbbbbbbbb' instead of 'aaaaaaaaaaaa'"),
+        ((A, "1" * 40), (B, "2" * 40), "of commit 'bbbbbbbbbbbb' instead of 'aaaaaaaaaaaa'"),
+        ((A, "1" * 40), (B, None), "of commit 'bbbbbbbbbbbb' instead of 'aaaaaaaaaaaa'"),
+        ((A,), ("aaaaaa",), "of commit 'aaaaaa' instead of 'aaaaaaaaaaaa'"),
+        (("release-1",), ("release-10",), "of commit 'release-10' instead of 'release-1'"),
+        ((A, None, False), (A, None, True), "with uncommitted changes"),
+        ((A, None, True), (A, None, False), "without uncommitted changes"),
+    ],
+)
+def test_runs_of_other_code_are_none(chosen, other, words):
+    records = [of("a", 42, *chosen), of("b", 1, *other)]
+    assert ids("a", records) == ["a"]
+    assert other_code(*records) == words
+
+
+@pytest.mark.parametrize(
+    ("chosen", "other"),
+    [
+        ((A, "1" * 40), (B, "1" * 40)),  # a commit that changed no file
+        ((A,), (A.upper(),)),
+        ((A,), ("aaaaaaa",)),  # as git shortens it
+        ((A,), (None,)),  # unknown: a gap of that run
+        ((A, None, True), (A, None, True)),
+        ((A, None, False), (A, None, None)),
+    ],
+)
+def test_runs_that_may_be_of_the_same_code_count(chosen, other):
+    records = [of("a", 42, *chosen), of("b", 1, *other)]
+    assert ids("a", records) == ["a", "b"]
+    assert other_code(*records) == ""
+
+
+def test_a_dvc_run_is_of_the_commit_from_which_it_started():
+    """Its own commit holds its parameters and results, so no two runs have the same one."""
+
+    def started(run_id, seed, commit, baseline):
+        made = of(run_id, seed, commit, commit)
+        tags = {} if baseline is None else {"dvc.baseline": baseline}
+        return replace(made, source=replace(made.source, tracker="dvc"), tags=tags)
+
+    records = [
+        started("a", 42, A, "1" * 40),
+        started("b", 1, B, "1" * 40),
+        started("c", 2, B, "2" * 40),
+        started("d", 3, B, None),
+    ]
+    assert ids("a", records) == ["a", "b", "d"]
+
+
+def test_a_better_run_of_other_code_is_no_repetition_and_stands_outside_the_rule():
+    records = [of("a", 42, A), of("b", 1, B), of("c", 2, A)]
+    assert standings(records, spec(eligible={"seed": (42,)})) == {
+        "a": "candidate",
+        "b": "outside the rule",
+        "c": "repetition",
+    }

@@ -465,3 +465,61 @@ def test_a_log_with_titles_of_its_own_asks_what_they_mean(tmp_path):
     assert "    # TODO: say what each column holds" in text
     assert '        "Genauigkeit": {column: "Genauigkeit", type: TODO}' in text
     parse_yaml(text.encode())
+
+
+# --- what a gate needs --------------------------------------------------------------------------------------------------
+
+
+def measuring(provider, monkeypatch, metric, **parameters):
+    """The runs with ``metric`` as their hold-out metric."""
+    runs = [
+        replace(
+            run,
+            points=(MetricPoint(metric, 1, 1, 0.5), MetricPoint("val_rmse", 1, 1, 0.5)),
+            parameters={**run.parameters, **parameters},
+            data=(),
+        )
+        for run in provider.runs
+    ]
+    monkeypatch.setattr(tiny.FakeImporter, "runs", runs)
+
+
+@pytest.mark.parametrize(
+    ("metric", "comparator", "sampling"),
+    [
+        ("holdout_rmse", "<=", "kind: predictions, dataset_role: holdout, statistic: rmse,"),
+        ("holdout_brier", "<=", "kind: proportion, dataset_role: holdout}"),
+        ("holdout_auc", ">=", "kind: auc, dataset_role: holdout, positives: 60}"),
+        ("holdout_accuracy", ">=", "kind: proportion, dataset_role: holdout}"),
+        ("holdout_balanced_accuracy", ">=", "statistic: balanced_accuracy,"),
+        ("holdout_disparity", "<=", "kind: difference, dataset_role: holdout, groups:"),
+        ("holdout_lift", ">=", "statistic: TODO,"),
+    ],
+)
+def test_the_gate_that_is_proposed_fits_its_metric(
+    repository, provider, monkeypatch, metric, comparator, sampling
+):
+    measuring(provider, monkeypatch, metric)
+    text, _ = written(repository)
+    assert f'#    comparator: "{comparator}"' in text
+    assert "#    threshold: TODO" in text
+    assert sampling in text
+    assert "direction: minimise" in text
+
+
+def test_the_rows_of_the_hold_out_are_looked_for(repository, provider, monkeypatch):
+    measuring(provider, monkeypatch, "holdout_rmse")
+    assert "data_rows: {}             # TODO: rows of the hold-out" in written(repository)[0]
+    (repository / "bundle.yaml").unlink()
+    measuring(provider, monkeypatch, "holdout_rmse", holdout_rows=400)
+    text, _ = written(repository)
+    assert load(repository / "bundle.yaml").facts.data_rows == {
+        "holdout": "parameters.holdout_rows"
+    }
+    assert "in 9 of 9 runs; check it" in text
+
+
+def test_rows_that_the_tracker_knows_need_no_name(repository):
+    text, _ = written(repository)
+    assert load(repository / "bundle.yaml").facts.data_rows == {}
+    assert "data_rows: {}  # the tracker itself says it of 9 of 9 runs" in text

@@ -338,7 +338,7 @@ def test_the_command_says_what_it_did_and_what_comes_next(training):
     options = ("-o", training.house, "--find-links", training.index, "--offline")
     result = command(*options, "--python", training.python)
     assert result.exit_code == 0, result.output
-    assert "1 wheels" in result.output
+    assert ": 1 (0 MB), 1 of them were fetched now" in result.output
     assert f"wheels: {training.house / 'wheels.json'}" in result.output
     result = command(*options, "--python", PYTHON, "--listed", training.house / "wheels.json")
     assert "0 of them were fetched now" in result.output

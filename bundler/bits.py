@@ -99,8 +99,8 @@ def _other_predictions(run: str, rerun: Rerun) -> Iterator[Finding]:
     near = all(map(_is_near, rerun.tensors))
     for each in rerun.predictions:
         words = (
-            f"other predictions than {each.artefact} holds: {100 * each.agreement:.3g} % of the decisions are the"
-            f" same, scores differ by up to {each.max_absolute_difference}"
+            f"other predictions than {each.artefact} holds: {100 * each.agreement:.3g} % of the examples have"
+            f" {each.alike}, scores differ by up to {each.max_absolute_difference}"
         )
         if same and not same_predictions(each):
             yield Finding(

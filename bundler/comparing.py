@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,13 @@ from bundler.reproduction import (
 from bundler.sandbox import diagnosis
 from bundler.storage.hashing import digest_bytes
 from bundler.tensors import read as read_tensors
-from bundler.trials import TrialResult, compared_artefacts, tensor_hashes, trained
+from bundler.trials import (
+    TrialResult,
+    compared_artefacts,
+    kept_predictions,
+    tensor_hashes,
+    trained,
+)
 
 CONDITIONS = (
     "machine and software of the verifier; whether these are others than the provider's (reproducibility"
@@ -101,9 +106,10 @@ def compared(
 def _by_hash(
     case: Case, result: TrialResult
 ) -> tuple[tuple[TensorComparison, ...], tuple[PredictionComparison, ...], str]:
-    """Blind: the output was hashed where it was made, so equal tensors and files can be told, and no distances.
+    """Blind: tensors were hashed where they were made, so equal ones can be told, and no distances.
 
-    The last value says why the predictions cannot be compared, if they cannot.
+    Predictions were kept, and are compared as they are in the open. The last value says why they cannot be, if they
+    cannot.
     """
     hashes: dict[str, str] = {}
     shapes: dict[str, dict[str, Any]] = {}
@@ -114,14 +120,14 @@ def _by_hash(
         if path in case.spec.outputs.tensors:
             hashes.update(tensor_hashes(data, path))
             shapes.update(read_tensors(data, name=path))
-        elif found.pop(path, "") != digest_bytes(data):
-            unlike = f"{path} is not the declared file, and blind, only its hash is known; see without --blind"
-        elif case.spec.outputs.predictions is not None:
-            # Equal bytes; what cannot be read in them is no difference.
-            with suppress(MalformedError):
-                predictions.append(
-                    compare_predictions(data, data, case.spec.outputs.predictions, name=path)
-                )
+        elif (columns := case.spec.outputs.predictions) is not None:
+            equal = found.pop(path, "") == digest_bytes(data)
+            try:
+                rerun = data if equal else kept_predictions(result, path)
+                predictions.append(compare_predictions(data, rerun, columns, name=path))
+            except MalformedError as error:
+                # Of equal bytes, what cannot be read is no difference.
+                unlike = "" if equal else error.message
     tensors = tuple(
         TensorComparison(
             tensor=name,

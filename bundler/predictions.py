@@ -41,6 +41,9 @@ MAX_BYTES: Final = 50_000_000
 MAX_ROWS: Final = 5_000_000
 """Most examples that are read."""
 
+ROUNDING: Final = 1e-6
+"""Scoring on another machine may change the last digits of a score, relative to the largest, and no more."""
+
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
@@ -122,8 +125,10 @@ def compare(
 ) -> PredictionComparison:
     """Compare two files of predictions: joined by key, or line by line where no column is the key.
 
-    Where the labels are numbers, the same decision is the same score. Raises :class:`MalformedError`:
-    ``predictions-syntax``, and ``predictions-examples`` where the examples or their labels are not the same.
+    Where the labels are numbers, the same decision is the same score but for :data:`ROUNDING`.
+
+    Raises :class:`MalformedError`: ``predictions-syntax``, and ``predictions-examples`` where the examples or their
+    labels are not the same.
     """
     import numpy as np  # noqa: PLC0415  # only where outputs are compared
 
@@ -137,13 +142,15 @@ def compare(
             f"{name}: the re-run predicted other examples than declared ({len(left)} and {len(right)}),"
             " or in another order, or with other labels",
         )
-    if binary(left.labels):
-        same = (left.scores >= columns.threshold) == (right.scores >= columns.threshold)
-    else:
-        same = left.scores == right.scores
     with np.errstate(over="ignore"):
-        largest = float(np.abs(left.scores - right.scores).max())
-        scale = max(1.0, float(np.abs(left.scores).max()))
+        apart = np.abs(left.scores - right.scores)
+    largest, size = float(apart.max()), float(np.abs(left.scores).max())
+    scale = max(1.0, size)
+    numeric = not binary(left.labels)
+    if numeric:
+        same = apart <= ROUNDING * size
+    else:
+        same = (left.scores >= columns.threshold) == (right.scores >= columns.threshold)
     return PredictionComparison(
         artefact=columns.path,
         examples=len(left),
@@ -151,6 +158,7 @@ def compare(
         max_absolute_difference=largest if math.isfinite(largest) else None,
         max_logit_difference=_logit_difference(left.scores, right.scores),
         relative_difference=largest / scale if math.isfinite(largest) else None,
+        numeric=numeric,
     )
 
 

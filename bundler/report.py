@@ -102,8 +102,9 @@ class TensorComparison:
 class PredictionComparison:
     """Per-example predictions as declared and as re-run, example by example.
 
-    ``agreement`` is the share of examples with the same decision, or the same score where labels are numbers; the
-    difference of logits is for probabilities. ``relative_difference`` is the largest one over the largest score, or 1.
+    ``agreement`` is the share of examples with the same decision, or, where labels are numbers (``numeric``), with the
+    same score but for rounding; the difference of logits is for probabilities. ``relative_difference`` is the largest
+    one over the largest score, or 1.
     """
 
     artefact: str
@@ -112,6 +113,12 @@ class PredictionComparison:
     max_absolute_difference: float | None
     max_logit_difference: float | None
     relative_difference: float | None = None
+    numeric: bool = False
+
+    @property
+    def alike(self) -> str:
+        """What ``agreement`` is the share of, as the end of a sentence about examples."""
+        return "the same score but for rounding" if self.numeric else "the same decision"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,7 +315,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything that one verification saw, did and left out."""
+    """Everything that one verification saw, did and left out. ``plan`` is there where nothing else was asked for."""
 
     format: Literal["urn:aisdp-bundler:report:1"]
     software: str
@@ -322,6 +329,7 @@ class Report:
     reruns: tuple[Rerun, ...]
     judgement: Judgement | None
     evaluation: ScoredModel | None
+    plan: Plan | None
     exit_code: int
 
     def findings(self) -> tuple[Finding, ...]:

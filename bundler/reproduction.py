@@ -13,6 +13,7 @@ import re
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+from bundler.predictions import ROUNDING
 from bundler.records import MetricPoint, MetricRole, RunRecord, Scalar, number
 from bundler.report import (
     Finding,
@@ -118,10 +119,6 @@ def is_bitwise(
         and all(each.equal for each in tensors)
         and all(map(same_predictions, predictions))
     )
-
-
-ROUNDING = 1e-6
-"""Scoring on another machine may change the last digits of a score, and no more."""
 
 
 def same_predictions(compared: PredictionComparison) -> bool:

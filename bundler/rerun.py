@@ -61,6 +61,7 @@ class RerunOutcome:
     rerun: Rerun | None = None
     judgement: Judgement | None = None
     scored: ScoredModel | None = None
+    plan: Plan | None = None
     findings: tuple[Finding, ...] = ()
     score_findings: tuple[Finding, ...] = ()
     untrained: str = ""
@@ -211,7 +212,7 @@ class Reexecution:
             self._on_plan(plan)
         if options.plan_only:
             words = "only planned (--plan)"
-            return RerunOutcome(untrained=words, unscored=words)
+            return RerunOutcome(plan=plan, untrained=words, unscored=words)
         outcome = self._scored(session, case)
         return _judged(case, done or self._train(session, case, plan), outcome)
 

@@ -7,6 +7,7 @@ treated as hostile: regular files only, bounded, parsed by the built-in importer
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from bundler import codec, importers, sandbox
 from bundler.errors import HostileOutputError, MalformedError, SourceError, UsageError
 from bundler.facts import MAX_ENVIRONMENT_BYTES, record_of, renamed, with_histories
 from bundler.importers.model import ImportedRun
+from bundler.predictions import MAX_BYTES
 from bundler.predictions import compare as compare_predictions
 from bundler.records import MetricPoint, Number, RunRecord, Scalar
 from bundler.records import number as spelled
@@ -99,7 +101,8 @@ class TrialResult:
     ``record`` is the re-run's own record, redacted as declared ones are; ``None`` with a ``problem`` (and its
     ``remedy``) where the training did not finish or its output cannot be read. ``log`` are its last lines. ``links``
     counts symbolic links that were removed from the output. ``hashes`` are those of the single tensors.
-    ``incomparable`` says why the predictions could not be compared.
+    ``incomparable`` says why the predictions could not be compared. Blind, there is nothing to compare them with yet:
+    the file is ``kept`` (base64), because its hash alone would call the last bit of a score another result.
     ``resumed``: taken over from an interrupted verification.
     """
 
@@ -118,6 +121,7 @@ class TrialResult:
     tensors: tuple[TensorComparison, ...] = ()
     predictions: tuple[PredictionComparison, ...] = ()
     incomparable: str = ""
+    kept: str | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
     remedy: str = ""
@@ -248,7 +252,7 @@ def _outputs(
 ) -> TrialResult:
     """Hash the tensors that the training left and, where asked for, compare tensors and predictions."""
     hashes: dict[str, str] = {}
-    unlike = ""
+    unlike, kept = "", None
     tensors: list[TensorComparison] = []
     predictions: list[PredictionComparison] = []
     for number, path in enumerate(compared_artefacts(trial.outputs)):
@@ -266,6 +270,7 @@ def _outputs(
                 tensors += compare_tensors(left, right, name=path)
         elif left is None:
             hashes[path] = hashlib.sha256(right).hexdigest()
+            kept = _kept(right)
         elif trial.outputs.predictions is not None:
             try:
                 found = compare_predictions(left, right, trial.outputs.predictions, name=path)
@@ -280,7 +285,20 @@ def _outputs(
         tensors=tuple(tensors),
         predictions=tuple(predictions),
         incomparable=unlike,
+        kept=kept,
     )
+
+
+def _kept(data: bytes) -> str | None:
+    """``data`` as JSON can carry it; not what is larger than predictions may be."""
+    return base64.b64encode(data).decode() if len(data) <= MAX_BYTES else None
+
+
+def kept_predictions(result: TrialResult, path: str) -> bytes:
+    """The file of predictions that a blind trial kept. Raises :class:`MalformedError` if it was too large."""
+    if result.kept is None:
+        raise MalformedError("predictions-syntax", f"{path} was too large to be kept")
+    return base64.b64decode(result.kept)
 
 
 def tensor_hashes(data: bytes, name: str) -> Iterator[tuple[str, str]]:

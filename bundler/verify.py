@@ -64,6 +64,8 @@ class _Ladder:
     refusal: BundlerError | None = None
     earlier: Predecessor | None = None
     policy: Policy = DEFAULT
+    evaluation_wanted: bool = False
+    missing: str = ""
 
     def add(self, check: str, claim: ClaimName, title: str, findings: tuple[Finding, ...]) -> None:
         self.results.append(
@@ -112,18 +114,19 @@ def verify(  # noqa: PLR0913  # the question, and the seams of the world
     earlier: Predecessor | None = None,
     policy: Policy = DEFAULT,
     progress: Progress | None = None,
+    evaluation_wanted: bool = False,
 ) -> Report:
     """Verify the bag that ``open_bag`` opens. Bad input gives findings, never an exception.
 
     ``keys`` are the trusted public keys; with none, only integrity is examined. ``rerunner`` re-runs the training
     (``None``: not asked for), and ``before`` is called with the files that a trusted key vouches for, before their
     contents are read: blind mode trains there. ``earlier`` is the release before, to hold the log against; ``policy``
-    is the verifier's.
+    is the verifier's. ``evaluation_wanted``: the evaluation was asked for by name, so without it a claim stays open.
     """
     started = clock()
-    ladder = _Ladder(earlier=earlier, policy=policy)
+    ladder = _Ladder(earlier=earlier, policy=policy, evaluation_wanted=evaluation_wanted)
     _climb(ladder, open_bag, keys, rerunner, before, progress or Silence())
-    claims = tuple(_claim(claim, ladder.results) for claim in CLAIMS)
+    claims = tuple(_open(_claim(claim, ladder.results), ladder.missing) for claim in CLAIMS)
     return Report(
         format=REPORT_FORMAT,
         software=SOFTWARE,
@@ -137,6 +140,7 @@ def verify(  # noqa: PLR0913  # the question, and the seams of the world
         reruns=(ladder.outcome.rerun,) if ladder.outcome.rerun else (),
         judgement=ladder.outcome.judgement,
         evaluation=ladder.outcome.scored,
+        plan=ladder.outcome.plan,
         exit_code=exit_code(claims, ladder.refusal),
     )
 
@@ -272,6 +276,7 @@ def _rerun(ladder: _Ladder, rerunner: Rerunner | None) -> None:
         ladder.add(*_RERUN, outcome.findings)
     if outcome.unscored:
         ladder.skip(*_EVALUATION, outcome.unscored)
+        ladder.missing = outcome.unscored if ladder.evaluation_wanted else ""
     else:
         ladder.add(*_EVALUATION, outcome.score_findings)
 
@@ -320,6 +325,14 @@ def _claim(name: ClaimName, results: list[CheckResult]) -> Claim:
     passed = f"{len(ran)} check{'s' if len(ran) > 1 else ''} passed"
     summary = f"{worst.subject}: {worst.message}" if worst else passed
     return Claim(name=name, status=status, summary=summary)
+
+
+def _open(claim: Claim, missing: str) -> Claim:
+    """``claim``, open where something was asked for by name and not done: ``missing`` says why."""
+    if claim.name != "reproduction" or not missing or claim.status not in {"met", "not run"}:
+        return claim
+    words = f"the evaluation was asked for and not done: {missing}"
+    return Claim(name=claim.name, status="inconclusive", summary=words)
 
 
 def exit_code(claims: tuple[Claim, ...], refusal: BundlerError | None) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.text import Text
 
@@ -22,6 +24,8 @@ SCREEN = 24
 """Lines that a verdict takes at most."""
 LONGEST = 8
 """Lines of a message or remedy at most, and fewer where there are several; the report has all of it."""
+FIRST = ("rerun-inconsistent", "rerun-inconclusive")
+"""What decides about a re-run, and says what would settle it: before others as grave."""
 TRUST = "use --trust FILE.pem with the provider's public key, from outside the bundle"
 
 
@@ -60,9 +64,12 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def show_plan(plan: Plan) -> None:
-    """Say what will be executed, before it is; on standard error, for the report is the output."""
-    console = Console(stderr=True, highlight=False)
+def show_plan(plan: Plan, *, alone: bool = False, policy: bool = False) -> None:
+    """Say what will be executed, before it is; on standard error, unless the plan ``alone`` is the output.
+
+    ``policy``: the verifier gave one.
+    """
+    console = Console(stderr=not alone, highlight=False)
     seeds = ", ".join(map(str, plan.own_seeds[:8])) + (" …" if len(plan.own_seeds) > 8 else "")
     *first, last = map(str, plan.looks or (0,))
     looks = f"{', '.join(first)} and {last}" if first else last
@@ -77,7 +84,7 @@ def show_plan(plan: Plan) -> None:
         ("software", plan.environment),
         ("time", _time(plan)),
     ]
-    rows += [("metric", _planned(each)) for each in plan.metrics]
+    rows += [("metric", _planned(each, policy=policy)) for each in plan.metrics]
     print_lines(console, [Text("Plan of the re-run", style="bold")])
     for name, words in rows:
         say(console, Block(f"  {name.ljust(9)} ", words, "", 0, 12), longest=4)
@@ -97,13 +104,14 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _planned(each: PlannedMetric) -> str:
+def _planned(each: PlannedMetric, *, policy: bool) -> str:
     runs = _count(each.runs, "declared run")
     if each.margin is None:
         return f"{each.metric}: {runs}; no tolerance is declared, so it cannot be settled"
     margin = f"margin {each.margin:g}"
     if each.declared_margin is not None and each.declared_margin > each.margin:
-        margin += f" (declared {each.declared_margin:g}, capped by the policy)"
+        by = "capped by the policy" if policy else "default cap; --policy can grant more"
+        margin += f" (declared {each.declared_margin:g}; {by})"
     if each.deviation is None:
         return f"{each.metric}: {runs}; {margin}; too few to say how much seeds vary"
     needed = "more than 40" if each.needed is None else str(each.needed)
@@ -111,8 +119,11 @@ def _planned(each: PlannedMetric) -> str:
     return f"{each.metric}: {runs}, deviation up to {each.deviation:.3g}; {margin}; {words}"
 
 
-def show_report(report: Report) -> None:
-    """Print the verdict, in one screen: what failed, the ladder with a line a claim, and why rungs were not tried."""
+def show_report(report: Report, written: str = "") -> None:
+    """Print the verdict, in one screen: what failed, the ladder with a line a claim, and why rungs were not tried.
+
+    ``written`` is where the whole report will be.
+    """
     console = Console(highlight=False)
     subject = report.subject
     title = " ".join(filter(None, (subject.system, subject.version))) or subject.name
@@ -126,14 +137,22 @@ def show_report(report: Report) -> None:
     findings = _findings(report)
     reasons = _reasons(report, cut)
     room = SCREEN - len(head) - len(ladder) - len(foot)
-    longest, fitting = _fit(console, findings, reasons, room)
+    if findings and _decides(findings[0]):
+        # Whole, if it leaves others their place.
+        whole = _height(console, findings[:1], LONGEST) - _height(console, findings[:1], 2)
+        longest, fitting = _fit(console, findings, reasons, room - min(whole, room // 3))
+    else:
+        longest, fitting = _fit(console, findings, reasons, room)
+    dropped = len(findings) - fitting
+    room -= bool(dropped) + _height(console, reasons, longest)
 
     print_lines(console, head)
-    for group in findings[:fitting]:
-        say(console, *group, longest=longest)
-    if fitting < len(findings):
-        more = _count(len(findings) - fitting, "more kind")
-        say(console, Block("", f"… and {more} of findings; --report FILE writes them all", ""))
+    for group, most in _widened(console, findings[:fitting], longest, room):
+        say(console, *group, longest=most)
+    if dropped:
+        where = f"{written} has them all" if written else "--report FILE writes them all"
+        more = _count(dropped, "more kind")
+        say(console, Block("", f"… and {more} of findings; {where}", ""))
     print_lines(console, ladder)
     for group in reasons:
         say(console, *group, longest=longest)
@@ -144,17 +163,30 @@ def _fit(
     console: Console, findings: list[Group], reasons: list[Group], room: int
 ) -> tuple[int, int]:
     """How many lines each block may take, and how many findings are then shown, to fill ``room`` lines at most."""
-
-    def height(groups: list[Group], longest: int) -> int:
-        return sum(len(block.lines(console, longest)) for group in groups for block in group)
-
     for longest in range(LONGEST, 1, -1):
-        if height(findings + reasons, longest) <= room:
+        if _height(console, findings + reasons, longest) <= room:
             return longest, len(findings)
     for fitting in range(len(findings) - 1, 1, -1):
-        if height(findings[:fitting] + reasons, 2) + 1 <= room:
+        if _height(console, findings[:fitting] + reasons, 2) + 1 <= room:
             return 2, fitting
     return 2, min(len(findings), 1)
+
+
+def _height(console: Console, groups: list[Group], longest: int) -> int:
+    return sum(len(block.lines(console, longest)) for group in groups for block in group)
+
+
+def _widened(
+    console: Console, findings: list[Group], longest: int, room: int
+) -> Iterator[tuple[Group, int]]:
+    """Each finding with the lines that its blocks may take: the first ones get what is left of ``room``."""
+    left = room - _height(console, findings, longest)
+    for group in findings:
+        least = _height(console, [group], longest)
+        wider = range(LONGEST, longest, -1)
+        most = next((n for n in wider if _height(console, [group], n) - least <= left), longest)
+        left -= _height(console, [group], most) - least
+        yield group, most
 
 
 def _ladder(console: Console, report: Report) -> tuple[list[Text], set[ClaimName]]:
@@ -177,7 +209,7 @@ def _ladder(console: Console, report: Report) -> tuple[list[Text], set[ClaimName
 
 
 def _findings(report: Report) -> list[Group]:
-    """Errors before warnings; of each code the first finding, and how many more there are."""
+    """Errors before warnings, what decides first; of each code the first finding, and how many more there are."""
     groups: dict[str, list[Finding]] = {}
     claims: dict[str, str] = {}
     for result in report.checks:
@@ -185,8 +217,16 @@ def _findings(report: Report) -> list[Group]:
             if finding.severity != "note":
                 groups.setdefault(finding.code, []).append(finding)
                 claims[finding.code] = result.claim
-    ordered = sorted(groups.values(), key=lambda group: group[0].severity == "warning")
+
+    def rank(group: list[Finding]) -> tuple[bool, bool]:
+        return group[0].severity == "warning", group[0].code not in FIRST
+
+    ordered = sorted(groups.values(), key=rank)
     return [_finding(group, claims[group[0].code]) for group in ordered]
+
+
+def _decides(group: Group) -> bool:
+    return any(f" {code}" in group[0].lead for code in FIRST)
 
 
 def _finding(group: list[Finding], claim: str = "") -> Group:
@@ -234,21 +274,29 @@ def _foot(report: Report) -> list[Block]:
     if report.judgement is not None:
         verdict, words = report.judgement.verdict, report.judgement.explanation
         blocks.append(Block(verdict, f": {words}", VERDICTS[verdict]))
+    return [*blocks, _ending(report)]
+
+
+def _ending(report: Report) -> Block:
+    """The exit code in words."""
+    missing = any(finding.code == "bundle-missing" for finding in report.findings())
     style, word, words = {
         0: ("bold green", "verified", "every claim examined is met"),
         1: ("bold red", "not verified", "a claim is not met"),
         3: (
             "bold red",
             "not verified",
-            "the bundle is malformed, changed, or not signed by a trusted key",
+            "there is no such file or folder"
+            if missing
+            else "the bundle is malformed, changed, or not signed by a trusted key",
         ),
         4: (
             "bold yellow",
             "not settled",
             "the environment of the training cannot be recreated here",
         ),
-        5: ("bold yellow", "not settled", "no sandbox works here, so nothing was executed"),
+        5: ("bold yellow", "not settled", "nothing was executed; why is said above"),
         6: ("bold yellow", "inconclusive", "not all could be settled"),
     }[report.exit_code]
     end = f" (exit {report.exit_code}): {words}. Evidence, not conformity."
-    return [*blocks, Block(word, end, style)]
+    return Block(word, end, style)

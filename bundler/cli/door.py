@@ -95,6 +95,7 @@ def keygen(output: Path, algorithm: Any) -> None:
 
 
 @cli.command("build", context_settings=_CONTEXT)
+@click.version_option(__version__, prog_name="aisdp-bundler")
 @click.argument("config", type=_FILE, default="bundle.yaml")
 @click.option(
     "-o", "--output", type=_FILE, required=True, help="The bundle to write; must not exist."

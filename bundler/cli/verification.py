@@ -6,6 +6,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,17 +91,18 @@ def run_verify(options: VerifyOptions) -> int:
             earlier=earlier,
             policy=policy,
             progress=bars,
+            evaluation_wanted=bool(options.evaluate and not options.plan),
         )
     except KeyboardInterrupt:
         if options.rerun:
             click.echo("what was trained is kept: the same command goes on from there", err=True)
         raise
-    show_report(report)
-    data = _serialised(report)
     target = options.report
     if target is None and signer is not None:
         # The verdict names the report by its digest, so there has to be one.
         target = _beside(options.bundle, "report.json")
+    show_report(report, "" if target is None else str(target))
+    data = _serialised(report)
     if target is not None:
         _write(target, data)
     if signer is not None:
@@ -140,6 +142,7 @@ def _refuse_targets(options: VerifyOptions) -> None:
     ):
         if path is not None:
             refuse_inside_a_bundle(path, option, options.bundle)
+            _refuse_unwritable(path, made=option != "--report")
     if options.keep is not None:
         _refuse_existing(
             options.keep,
@@ -152,6 +155,8 @@ def _refuse_targets(options: VerifyOptions) -> None:
         _refuse_existing(_beside(options.bundle, "blind-results.json"), _COMMITTED)
     if options.key is not None:
         _refuse_existing(_beside(options.bundle, "vsa.dsse.json"), _NEVER)
+    if (options.blind or options.key is not None) and options.bundle.exists():
+        _refuse_unwritable(_beside(options.bundle, "report.json"), made=False)
 
 
 def _rerunner(options: VerifyOptions, policy: Policy, bars: Bars) -> Reexecution | None:
@@ -206,7 +211,7 @@ def _rerunner(options: VerifyOptions, policy: Policy, bars: Bars) -> Reexecution
         how,
         bars,
         clock=_now,
-        on_plan=show_plan,
+        on_plan=partial(show_plan, alone=options.plan, policy=options.policy is not None),
         on_log=bars.log,
         tell=bars.tell,
         on_commit=(lambda data: _commit(options.bundle, data)) if options.blind else None,
@@ -227,6 +232,11 @@ def refuse_contradictions(options: VerifyOptions) -> None:
         raise UsageError(
             "--sandbox none runs the provider's code with all your rights",
             remedy="Add --i-trust-this-code if that is what you want; the verdict will say so.",
+        )
+    if options.seeds and options.runs is not None:
+        raise UsageError(
+            "--seeds names the seeds, and --runs says how many random ones: give one of them",
+            remedy="With --seeds, as many trainings are made as it names.",
         )
     for name in _WITH_RERUN if not (options.rerun or options.plan) else ():
         if getattr(options, name) not in {None, False, ()}:
@@ -304,10 +314,21 @@ def _refuse_existing(path: Path, why: str, remedy: str = "Move it away first.") 
         raise OutputError(f"{path} exists; {why}", remedy=remedy)
 
 
+def _refuse_unwritable(path: Path, *, made: bool) -> None:
+    """Refuse ``path`` where its folder is missing or closed; ``made``: missing folders are made."""
+    folder = path.absolute().parent
+    if made:
+        folder = path if path.exists() else next(p for p in path.absolute().parents if p.exists())
+    why = "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder} is closed to you"
+    if not folder.is_dir():
+        why = f"there is no folder {folder}"
+    if why:
+        raise OutputError(f"cannot write {path}: {why}", remedy="Make the folder, or name another.")
+
+
 def _write(target: Path, data: bytes) -> None:
     """Write whole or not at all; an earlier report of that name is replaced."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, staging = tempfile.mkstemp(dir=target.parent, suffix=".partial")
         try:
             with os.fdopen(descriptor, "wb") as file:

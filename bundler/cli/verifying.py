@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from bundler import __version__
+
 _FILE = click.Path(path_type=Path)
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -82,10 +84,10 @@ _WHAT = _options(
     click.option(
         "--runs",
         type=click.IntRange(min=0, max=1000),
-        help="Most trainings with own seeds; default: the policy's last look, 8.",
+        help="Most trainings with random own seeds; default: the policy's last look, 8.",
     ),
     click.option(
-        "--seeds", type=Seeds(), default=(), help="Own seeds, such as 11,12,13; default random."
+        "--seeds", type=Seeds(), default=(), help="Own seeds, such as 11,12,13, instead of --runs."
     ),
     click.option("--policy", type=_FILE, help="What you accept: margins, error rates, isolation."),
 )
@@ -150,6 +152,7 @@ _WHERE = _options(
     short_help="Verify BUNDLE, trusting nobody but the keys given.",
     context_settings=_CONTEXT,
 )
+@click.version_option(__version__, prog_name="aisdp-bundler")
 @click.argument("bundle", type=_FILE)
 @click.option(
     "--trust",
@@ -194,7 +197,7 @@ def verify(**options: Any) -> int:
       2  the command line or a key file is wrong
       3  bad signature or malformed bundle
       4  environment not recreatable
-      5  sandbox unavailable
+      5  nothing can be executed here: no sandbox, or no GPU
       6  inconclusive
       8  the report cannot be written
     """

@@ -214,7 +214,7 @@ def _prediction_rungs(rerun: Rerun) -> Iterator[Rung]:
             "score": each.max_absolute_difference,
         }
         parts = [
-            f"the same decision in {100 * each.agreement:.4g} % of {each.examples:,} examples",
+            f"{each.alike} in {100 * each.agreement:.4g} % of {each.examples:,} examples",
             *(
                 f"largest difference of a {name} {value:.3g}"
                 for name, value in largest.items()
@@ -292,10 +292,10 @@ def trajectory(rerun: Rerun, margins: Mapping[str, float], deviations: Mapping[s
         return ""
     if not rerun.predictions:
         return "The weights differ, and no predictions were compared: only the metrics can say how much it matters."
-    least = min(each.agreement for each in rerun.predictions)
-    share = f"{100 * least:.4g} %"
-    if least < SAME_DECISIONS:
-        return f"The weights differ, and so do the predictions: only {share} of the decisions are the same."
+    least = min(rerun.predictions, key=lambda each: each.agreement)
+    share = f"{100 * least.agreement:.4g} % of the examples have {least.alike}"
+    if least.agreement < SAME_DECISIONS:
+        return f"The weights differ, and so do the predictions: only {share}."
     away = next(
         (
             each
@@ -307,13 +307,13 @@ def trajectory(rerun: Rerun, margins: Mapping[str, float], deviations: Mapping[s
     moved = next(_moved(rerun.metrics, margins, deviations), None)
     if away is None and moved is None:
         return (
-            f"Numerically divergent, same trajectory: the weights differ, but {share} of the decisions are the same,"
+            f"Numerically divergent, same trajectory: the weights differ, but {share},"
             " and no judged metric moved by more than its margin or the standard deviation between seeds."
         )
     what = f"metric {moved} moved by more than its margin or than another seed moves it"
     if away is not None:
         what = f"the weights point elsewhere (cosine {away.cosine:.3g} of {away.tensor})"
-    return f"The weights differ; {share} of the decisions are the same, but {what}."
+    return f"The weights differ; {share}, but {what}."
 
 
 def _moved(

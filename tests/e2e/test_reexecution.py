@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -84,7 +85,7 @@ def test_a_plan_says_what_would_run_and_runs_nothing(honest):
         "margin 0.02",
         "90 %",
     ):
-        assert words in " ".join(done.stderr.split()), words
+        assert words in " ".join(done.stdout.split()), words
     assert "only planned" in done.stdout
     assert "Training …" not in done.stderr
 
@@ -313,8 +314,7 @@ def test_other_numerics_with_the_same_results_are_consistent(tmp_path):
     assert {knob["name"] for knob in rerun["knobs"]} == {"threads", "cpu_model"}
 
 
-def test_blind_other_predictions_than_declared_are_not_bitwise(tmp_path):
-    """Only their hash is known then, and it is another one."""
+def test_other_predictions_than_declared_are_found_blind_as_in_the_open(tmp_path):
     provider = small.make_provider(tmp_path / "provider")
     path = provider.root / "runs/seed-42/predictions.csv"
     lines = path.read_text().splitlines()
@@ -322,12 +322,57 @@ def test_blind_other_predictions_than_declared_are_not_bitwise(tmp_path):
         "\n".join([lines[0], *(f"{line.rsplit(',', 1)[0]},0.5" for line in lines[1:])]) + "\n"
     )
     assert provider.build().returncode == 0
-    code, report = provider.verify("--rerun", "--blind", "--runs", "3")
-    assert code == 6
-    assert report["reruns"][0]["verdict"] == "not bitwise"
-    assert "rerun-predictions-differ" in small.codes(report)
-    (provider.root / "bundle.blind-results.json").unlink()
-    code, report = provider.verify("--rerun", "--runs", "0")
-    assert code == 1
-    assert "rerun-predictions-contradict" in small.codes(report)
-    assert report["judgement"]["verdict"] == "INCONSISTENT"
+    for mode in (("--blind", "--runs", "3"), ("--runs", "0")):
+        code, report = provider.verify("--rerun", *mode)
+        assert code == 1
+        assert report["reruns"][0]["verdict"] == "not bitwise"
+        assert "rerun-predictions-contradict" in small.codes(report)
+        assert report["judgement"]["verdict"] == "INCONSISTENT"
+
+
+def test_blind_other_numerics_with_the_same_results_are_consistent(tmp_path):
+    """The last digit of a score is no other result; the file was committed to, so it can be compared afterwards."""
+    provider = small.make_provider(tmp_path / "provider")
+    for run in provider.root.glob("runs/*"):
+        weights = bytearray((run / "model.safetensors").read_bytes())
+        weights[-4] ^= 0x01  # the last bit of the bias
+        (run / "model.safetensors").write_bytes(bytes(weights))
+        lines = (run / "predictions.csv").read_text().splitlines()
+        scores = [(line.rpartition(",")[0], float(line.rpartition(",")[2])) for line in lines[1:]]
+        changed = [f"{rest},{math.nextafter(score, 1)!r}" for rest, score in scores]
+        (run / "predictions.csv").write_text("\n".join([lines[0], *changed]) + "\n")
+        (run / "environment.json").write_text(
+            json.dumps({"threads": 2, "deterministic_algorithms": True, "cpu_model": "another"})
+        )
+    provider.config["reproducibility"]["mechanisms"] = ["seeds", "deterministic algorithms"]
+    assert provider.build().returncode == 0
+    code, report = provider.verify("--rerun", "--blind", "--seeds", "11,12,13,14,15,16,17,18")
+    assert code == 0, report["terminal"]
+    assert report["judgement"]["verdict"] == "CONSISTENT"
+    (predicted,) = report["reruns"][0]["predictions"]
+    assert 0 < predicted["max_absolute_difference"] < 1e-12
+    committed = json.loads((provider.root / "bundle.blind-results.json").read_bytes())["results"]
+    assert [each["kept"] is not None for each in committed] == [True] + 8 * [False]
+
+
+def test_an_evaluation_that_was_asked_for_and_cannot_be_made_leaves_the_claim_open(tmp_path):
+    provider = small.make_provider(tmp_path / "provider")
+    del provider.config["training"]["evaluation"]
+    assert provider.build().returncode == 0
+    for words, code in (
+        (("--evaluate",), 6),
+        (("--rerun", "--evaluate", "--runs", "0"), 6),
+        (("--rerun", "--runs", "0"), 0),
+        (("--rerun", "--no-evaluate", "--runs", "0"), 0),
+    ):
+        got, report = provider.verify(*words)
+        assert got == code, (words, report["terminal"])
+        assert ("asked for and not done" in report["claims"][-1]["summary"]) == (code == 6)
+
+
+def test_a_report_of_a_plan_alone_holds_the_plan(honest):
+    code, report = honest.verify("--plan", "--seeds", "11,12,13")
+    assert code == 0
+    assert report["plan"]["own_seeds"] == [11, 12, 13]
+    assert report["judgement"] is None
+    assert honest.verify()[1]["plan"] is None

@@ -19,11 +19,11 @@ import pytest
 from bundler import cli
 from bundler.attestation import open_envelope, pae
 from bundler.build import Request, build
-from bundler.cli.console import show_built, show_report
+from bundler.cli.console import show_built, show_plan, show_report
 from bundler.cli.door import _replace, _Stop
 from bundler.config import load
 from bundler.errors import EnvironmentNotRecreatableError, SandboxUnavailableError
-from bundler.report import Finding
+from bundler.report import Finding, Plan, PlannedMetric
 from bundler.rerun import RerunOutcome
 from bundler.signers import load_signer
 from bundler.spec import Gap
@@ -224,6 +224,12 @@ def test_an_earlier_release_with_anothers_signature_is_refused(run, tmp_path):
         (["verify-bundle", VALID, "--trust", VALID / "bagit.txt"], 2, "holds no public key"),
         (["verify-bundle", VALID, "--trust", KEYS / "key.pem"], 2, "private key"),
         (["verify-bundle", VALID, *TRUST, "--sandbox", "none"], 2, "--i-trust-this-code"),
+        (["verify-bundle", "nowhere", *TRUST], 3, "there is no such file or folder. Evidence"),
+        (
+            ["verify-bundle", VALID, *TRUST, "--rerun", "--seeds", "5", "--runs", "8"],
+            2,
+            "give one of them",
+        ),
         (["build-bundle", "nowhere.yaml", "-o", "x", "--key", KEYS / "key.pem"], 2, "bundler init"),
         (
             ["bundler", "site", VALID, "--report", "nowhere.json", "-o", "x"],
@@ -309,6 +315,30 @@ def test_a_report_that_cannot_be_written_is_an_output_error(run, tmp_path):
     assert "cannot write" in err
 
 
+@pytest.mark.parametrize("option", ["--report", "--state"])
+def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_checked(
+    run, tmp_path, option
+):
+    (tmp_path / "file").write_text("")
+    place = tmp_path / "file" / "below" / "it"
+    code, out, err = run("verify-bundle", VALID, *TRUST, "--rerun", option, place)
+    assert (code, out) == (8, "")
+    assert "there is no folder" in err
+
+
+def test_the_folder_of_a_report_is_not_made(run, tmp_path):
+    code, out, err = run("verify-bundle", VALID, *TRUST, "--report", tmp_path / "typo/r.json")
+    assert (code, out) == (8, "")
+    assert f"there is no folder {tmp_path / 'typo'}" in err
+    assert not (tmp_path / "typo").exists()
+
+
+@pytest.mark.parametrize("name", ["bundler", "build-bundle", "verify-bundle"])
+def test_every_command_says_its_version(run, name):
+    code, out, _ = run(name, "--version")
+    assert (code, out.split()[0]) == (0, "aisdp-bundler,")
+
+
 def test_init_writes_a_file_and_counts_what_is_left_to_do(run, tmp_path):
     code, out, _ = run("bundler", "init", tmp_path)
     assert code == 0
@@ -382,11 +412,12 @@ def test_progress_is_a_bar_on_a_terminal():
     assert "Working" in screen.getvalue()
 
 
-def screen(capsys, rerunner) -> list[str]:
+def screen(capsys, rerunner, written="") -> list[str]:
     """What is printed about the valid bundle after a re-run by ``rerunner``."""
     keys = load_keys((KEYS / "trust.pem").read_bytes(), name="trust")
     clock = lambda: "2026-01-01T00:00:00.000Z"  # noqa: E731
-    show_report(verify(lambda: open_bag(VALID), "tiny", keys, clock=clock, rerunner=rerunner))
+    report = verify(lambda: open_bag(VALID), "tiny", keys, clock=clock, rerunner=rerunner)
+    show_report(report, written)
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert len(lines) <= 24
@@ -458,6 +489,81 @@ def test_many_long_findings_are_cut_to_one_screen(capsys, monkeypatch):
     lines = screen(capsys, lambda evidence: RerunOutcome(rerun=None, findings=findings[:1]))
     assert sum("word word" in line for line in lines) in {7, 8}
     assert sum(line.endswith("…") for line in lines) == 3
+
+
+@pytest.mark.parametrize("severity", ["error", "warning"])
+def test_what_decides_about_a_re_run_comes_first_with_its_whole_remedy(
+    capsys, monkeypatch, severity
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    others = tuple(
+        Finding(code=f"rerun-{n}", severity="warning", subject="x", message="word " * 60)
+        for n in range(9)
+    )
+    code = {"error": "rerun-inconsistent", "warning": "rerun-inconclusive"}[severity]
+    settles = "what is asked of the provider, " * 6 + "and then what would settle it."
+    last = Finding(code=code, severity=severity, subject="auc", message="open", remedy=settles)
+    lines = screen(
+        capsys, lambda evidence: RerunOutcome(findings=(*others, last)), written="here/report.json"
+    )
+    text = " ".join(" ".join(lines).split())
+    assert settles in text
+    assert text.index(code) < text.index("rerun-0")
+    assert "more kinds of findings; here/report.json has them all" in text
+
+
+def test_an_evaluation_asked_for_by_name_is_a_claim_that_stays_open():
+    keys = load_keys((KEYS / "trust.pem").read_bytes(), name="trust")
+    clock = lambda: "2026-01-01T00:00:00.000Z"  # noqa: E731
+
+    def status(*, wanted: bool) -> tuple[int, str]:
+        rerun = lambda evidence: RerunOutcome(unscored="no model is shipped")  # noqa: E731
+        report = verify(
+            lambda: open_bag(VALID),
+            "tiny",
+            keys,
+            clock=clock,
+            rerunner=rerun,
+            evaluation_wanted=wanted,
+        )
+        return report.exit_code, report.claim("reproduction").summary
+
+    assert status(wanted=False) == (0, "1 check passed")
+    assert status(wanted=True) == (
+        6, "the evaluation was asked for and not done: no model is shipped"
+    )  # fmt: skip
+
+
+def test_nothing_executed_is_no_word_about_the_sandbox_alone(capsys):
+    def refuse(evidence):
+        raise SandboxUnavailableError("this machine shows no NVIDIA device")
+
+    text = " ".join(screen(capsys, refuse))
+    assert "no NVIDIA device" in text
+    assert "sandbox" not in text
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "default cap; --policy can grant more"),
+        ({"policy": True}, "capped by the policy"),
+    ],
+)
+def test_a_plan_is_the_output_where_it_is_alone_and_says_whose_cap_it_is(capsys, options, words):
+    metric = PlannedMetric(
+        metric="auc", runs=5, deviation=0.01, declared_margin=0.5, margin=0.05, needed=3
+    )
+    plan = Plan(
+        command=("train",), declared_seed=42, own_seeds=(1, 2, 3), looks=(3,), environment="current",
+        device="cpu", engine="local", parallel=1, isolation="bubblewrap", run_seconds=None,
+        least_seconds=None, most_seconds=None, metrics=(metric,),
+    )  # fmt: skip
+    show_plan(plan, alone=True, **options)
+    show_plan(replace(plan, declared_seed=43), **options)
+    out, err = capsys.readouterr()
+    assert words in " ".join(out.split())
+    assert ("declared 42" in out, "declared 43" in err) == (True, True)
 
 
 def test_without_a_key_the_option_is_named(run):

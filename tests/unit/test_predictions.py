@@ -201,10 +201,15 @@ def test_there_are_logits_of_probabilities_alone(extreme):
     assert compare(FILE, other, COLUMNS, name="p.csv").max_logit_difference is None
 
 
-def test_of_numbers_the_same_decision_is_the_same_number():
+def test_of_numbers_the_same_decision_is_the_same_number_but_for_rounding():
     data = FILE.replace(b"7,0", b"7,3.5")
-    other = data.replace(b"0.75", b"0.7500001")
-    assert compare(data, other, COLUMNS, name="p.csv").agreement == pytest.approx(2 / 3)
+    for score, agreement in ((b"0.75001", 2 / 3), (b"0.7500000000001", 1.0)):
+        found = compare(data, data.replace(b"0.75", score), COLUMNS, name="p.csv")
+        assert (found.agreement, found.numeric) == (pytest.approx(agreement), True)
+    # What rounding is goes by the size of the scores.
+    tiny = data.replace(b"0.", b"0.00000000")
+    other = tiny.replace(b"0000075", b"0000076")
+    assert compare(tiny, other, COLUMNS, name="p.csv").agreement == pytest.approx(2 / 3)
 
 
 def test_a_difference_beyond_all_numbers_is_none():

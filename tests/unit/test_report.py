@@ -51,6 +51,7 @@ def test_findings_and_claims_of_a_report():
         reruns=(),
         judgement=None,
         evaluation=None,
+        plan=None,
         exit_code=0,
     )
     assert [each.code for each in report.findings()] == ["c", "c"]

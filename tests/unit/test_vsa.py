@@ -32,6 +32,7 @@ def report(exit_code: int = 0, **statuses: str) -> Report:
         reruns=(),
         judgement=None,
         evaluation=None,
+        plan=None,
         exit_code=exit_code,
     )
 

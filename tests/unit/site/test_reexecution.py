@@ -341,7 +341,12 @@ def test_same_trajectory_is_said_only_where_all_figures_say_so():
     same = "Numerically divergent, same trajectory"
     assert trajectory(reports.rerun(), MARGINS, DEVIATIONS).startswith(f"{same}: the weights diff")
     away = reports.rerun(predictions=(replace(reports.PREDICTED, agreement=0.6),))
-    assert "only 60 % of the decisions" in trajectory(away, MARGINS, DEVIATIONS)
+    assert "only 60 % of the examples have the same decision." in trajectory(
+        away, MARGINS, DEVIATIONS
+    )
+    numbers = replace(reports.PREDICTED, agreement=0.6, numeric=True)
+    said = trajectory(reports.rerun(predictions=(numbers,)), MARGINS, DEVIATIONS)
+    assert said.endswith("only 60 % of the examples have the same score but for rounding.")
     blind = reports.rerun(predictions=())
     assert "no predictions were compared" in trajectory(blind, MARGINS, DEVIATIONS)
     turned = reports.rerun(tensors=(reports.tensor(cosine=0.1),))

@@ -207,6 +207,9 @@ DECIDES = re.compile(
 )
 """Names of facts that change bits: software, processor, threads, numerics. A build id of one's own does not."""
 
+_SEED = re.compile(r"(^|[._])seeds?($|[._])", re.IGNORECASE)
+"""Another seed changes bits as well, and is what the declared run may not have had: it excuses nothing."""
+
 
 def explaining(declared: RunRecord, rerun: Rerun) -> Iterator[Knob]:
     """The differing facts that can explain other bits.
@@ -217,7 +220,8 @@ def explaining(declared: RunRecord, rerun: Rerun) -> Iterator[Knob]:
     captured = all(map(_is_captured, (declared.environment, rerun.environment)))
     for knob in rerun.knobs:
         known = captured or knob.name.startswith(("package ", "environment "))
-        if DECIDES.search(knob.name) and (known or None not in {knob.declared, knob.rerun}):
+        decides = DECIDES.search(knob.name) and not _SEED.search(knob.name)
+        if decides and (known or None not in {knob.declared, knob.rerun}):
             yield knob
 
 

@@ -376,3 +376,57 @@ def test_a_report_of_a_plan_alone_holds_the_plan(honest):
     assert report["plan"]["own_seeds"] == [11, 12, 13]
     assert report["judgement"] is None
     assert honest.verify()[1]["plan"] is None
+
+
+def recording_itself(root: Path, seeds=small.SEEDS) -> small.Provider:
+    """A provider whose script records its environment with what `bundler capture` is made of."""
+    provider = small.make_provider(root, seeds=())
+    facts = provider.repository / "facts"
+    facts.mkdir()
+    for module in (Path(small.HERE).parent.parent / "bundler" / "capture").glob("*.py"):
+        text = "" if module.name == "__init__.py" else module.read_text()
+        (facts / module.name).write_text(text)
+    script = provider.repository / "train.py"
+    before = '        json.dumps({"threads": 1, "deterministic_algorithms": True})\n'
+    assert before in script.read_text()
+    script.write_text(
+        script.read_text().replace(
+            before, "        collect.render(collect.collect(seed=args.seed)).decode()\n"
+        ).replace("import time\n", "import time\n\nfrom facts import collect\n", 1)
+    )  # fmt: skip
+    provider.commit_all()
+    shutil.rmtree(provider.root / "runs")
+    for seed in seeds:
+        provider.train(seed)
+    provider.train(42, name="slow", rate=0.0005)
+    provider.config["reproducibility"]["mechanisms"] = ["seeds"]
+    return provider
+
+
+OWN_SEEDS = ("--seeds", "11,12,13,14,15,16,17,18")
+
+
+def test_what_the_sandbox_hides_from_capture_is_no_difference_between_machines(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)  # the sandbox would not have it
+    provider = recording_itself(tmp_path / "provider")
+    assert provider.build().returncode == 0
+    code, report = provider.verify("--rerun", *OWN_SEEDS)
+    assert code == 0, report["terminal"]
+    (rerun,) = report["reruns"]
+    assert rerun["environment"]["format"].startswith("urn:")
+    assert any(name.startswith("not_recorded.") for name in rerun["environment"])
+    assert {knob["name"] for knob in rerun["knobs"]} <= {"container.docker"}
+
+
+def test_another_seed_is_not_excused_by_what_the_sandbox_hides_from_capture(tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    provider = recording_itself(tmp_path / "provider", seeds=(7, 1, 2, 3, 4))
+    run = (provider.root / "runs/seed-7").rename(provider.root / "runs/seed-42")
+    params = json.loads((run / "params.json").read_text())
+    (run / "params.json").write_text(json.dumps({**params, "seed": 42}))
+    assert provider.build().returncode == 0
+    code, report = provider.verify("--rerun", *OWN_SEEDS)
+    assert code == 6, report["terminal"]
+    assert small.codes(report)["rerun-not-bitwise"]["severity"] == "warning"

@@ -515,6 +515,8 @@ def test_the_metric_that_decides_the_selection_may_be_off_by_chance_and_not_as_t
     [
         ({"cpu_model": "A"}, {"cpu_model": "B"}, True),
         ({"cpu_model": "A"}, {}, False),
+        ({"determinism.seed": 7}, {"determinism.seed": 42}, False),
+        ({"determinism.tf32": True}, {"determinism.tf32": False}, True),
         ({"cpu_model": "A"}, {"threads": 1}, False),
         ({"format": CAPTURE_FORMAT, "threads.OMP_NUM_THREADS": "2"}, {"format": CAPTURE_FORMAT}, True),
         ({"format": CAPTURE_FORMAT, "os": "A"}, {"format": CAPTURE_FORMAT, "not_recorded.os": "?"}, False),

@@ -22,7 +22,7 @@ from bundler.report import (
     TensorComparison,
 )
 from bundler.reproduction import differing_knobs, is_bitwise, same_training
-from bundler.spec import SelectionSpec, Tolerance
+from bundler.spec import Outputs, SelectionSpec, Tolerance
 from bundler.trials import TrialResult
 
 METRIC = "holdout_auc"
@@ -459,6 +459,7 @@ def test_what_a_stopped_training_had_not_recorded_is_no_difference():
 def test_a_model_that_is_neither_repeated_nor_scored_is_unproven(changes, says):
     of = case(level="statistical")
     of.evidence.contents.index.facts.model = "model.safetensors"
+    of.spec.outputs = Outputs(tracker="metrics", location="runs", tensors=("model.safetensors",))
     facts = {
         "tensor": "w", "dtype": "F32", "shape": (9,), "equal": False, "equal_fraction": None,
         "max_absolute_difference": None,
@@ -469,6 +470,10 @@ def test_a_model_that_is_neither_repeated_nor_scored_is_unproven(changes, says):
     assert not [*model_findings(of, report, scored=True)]
     assert not [*model_findings(of, replace(report, verdict="failed"), scored=False)]
     assert [*model_findings(of, rerun("not bitwise"), scored=False)]
+    # Tensors of another file say nothing of the model, equal or not.
+    of.spec.outputs = replace(of.spec.outputs, tensors=("small.safetensors",))
+    (unproven,) = model_findings(of, replace(report, verdict="bitwise"), scored=False)
+    assert "not among the tensors" in unproven.message
 
 
 OWN = (0.800, 0.805, 0.795, 0.801, 0.804, 0.799, 0.796, 0.800)

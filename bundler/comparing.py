@@ -119,7 +119,8 @@ def _by_hash(
     for path, data in _declared_outputs(case):
         if path in case.spec.outputs.tensors:
             hashes.update(tensor_hashes(data, path))
-            shapes.update(read_tensors(data, name=path))
+            found_shapes = read_tensors(data, name=path)
+            shapes.update({f"{path}: {name}": each for name, each in found_shapes.items()})
         elif (columns := case.spec.outputs.predictions) is not None:
             equal = found.pop(path, "") == digest_bytes(data)
             try:
@@ -145,9 +146,10 @@ def _by_hash(
 def _declared_outputs(case: Case) -> Iterator[tuple[str, bytes]]:
     known = {artefact.path: artefact for artefact in case.declared.artefacts}
     for path in compared_artefacts(case.spec.outputs):
-        if path in known:
+        location = artefact_location(case.declared.id, known[path]) if path in known else ""
+        if location in case.evidence.files.digests:
             whole = io.BytesIO()  # as large as the declared file is: read() is for texts
-            case.evidence.files.copy(artefact_location(case.declared.id, known[path]), whole)
+            case.evidence.files.copy(location, whole)
             yield path, whole.getvalue()
 
 

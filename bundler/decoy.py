@@ -63,6 +63,15 @@ def change_signs(path: Path, number: int = 0) -> bool:
     return changed
 
 
+def spoil(path: Path, number: int) -> bool:
+    """Make ``path``, of any format, bytes that are no model: code that reads it fails, or gives other figures."""
+    size = path.stat().st_size
+    with path.open("wb") as file:
+        for start in range(0, size, CHUNK):
+            file.write(bytes([85 * number]) * min(CHUNK, size - start))
+    return size > 0
+
+
 def _turned(signs: bytearray, key: str, *, contrary: bool) -> bytes:
     """The bytes ``signs`` with the highest bit of about half of them changed, or of all the others if ``contrary``.
 

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from bundler import canonical, sandbox
 from bundler.checks import Evidence
 from bundler.checks.evaluation import recorded_artefacts
-from bundler.decoy import DECOYS, change_signs
+from bundler.decoy import DECOYS, change_signs, spoil
 from bundler.devices import cuda_environment
 from bundler.environments.model import Runtime
 from bundler.errors import HostileOutputError, MalformedError, quoted
@@ -130,7 +130,7 @@ def _score_decoys(
         with workplace(None if options.keep is None else options.keep / keep) as place:
             job = _staged(evidence, case, runtime, options, place)
             copies = [place / BUNDLE / case.artefacts[path] for path in named if path in weights]
-            changed = [change_signs(copy, number) for copy in copies]
+            changed = [change_signs(copy, number) or spoil(copy, number) for copy in copies]
             if not any(changed):
                 return
             outcome, results = box.run(job), dict[str, float]()

@@ -291,7 +291,8 @@ BUNDLE_REQUIREMENTS: tuple[BundleRequirement, ...] = (
         level="required",
         point="reproducibility: repeated runs",
         message=f"fewer than {MIN_REPETITIONS} runs of the selected configuration with different seeds",
-        remedy="Repeat it with three to five seeds at the commit of the selected run (`bundler rerun`).",
+        remedy="Repeat it with three to five seeds at the commit of the selected run (`bundler rerun`); others, and"
+        " those of another git tree, do not count.",
         shown=lambda d: len(repetitions(d.selection.run, d.records, d.facts)) >= MIN_REPETITIONS,
     ),
     BundleRequirement(

@@ -28,8 +28,8 @@ from bundler.records import RunRecord, Scalar
 from bundler.report import Plan, PlannedMetric
 from bundler.sandbox.gpus import devices
 from bundler.sandbox.workplace import make, sweep, workplace
-from bundler.spec import Resources, TrainingSpec
-from bundler.staging import stage, stage_declared
+from bundler.spec import Outputs, Resources, TrainingSpec
+from bundler.staging import embedded, stage, stage_declared
 from bundler.trials import OUT, PACKAGE, Trial, TrialResult, compared_artefacts
 
 MOST_SEEDS = 1000
@@ -78,6 +78,7 @@ class Session:
     place: Path
     engine: Engine
     results: Results
+    outputs: Outputs
     sizes: Mapping[str, int]
     compares: bool
 
@@ -131,7 +132,7 @@ class Session:
             command=tuple(expand(word, values) for word in spec.command),
             working_directory=values["code"],
             environment=variables,
-            outputs=spec.outputs,
+            outputs=self.outputs,
             facts=spec.facts,
             run=spec.run,
             sizes=self.sizes,
@@ -252,8 +253,10 @@ def open_session(  # noqa: PLR0913  # what is known of the bundle, and how to re
         package = place / "package"
         with progress.step("Copying code and data", None):
             stage(files, spec, package)
+            outputs = spec.outputs
             if declared is not None:
-                stage_declared(files, declared, compared_artefacts(spec.outputs), package)
+                outputs = embedded(outputs, files, declared)
+                stage_declared(files, declared, compared_artefacts(outputs), package)
         how = replace(
             options.engine, limits=options.limits, keep=place / "runs" if options.keep else None
         )
@@ -270,6 +273,7 @@ def open_session(  # noqa: PLR0913  # what is known of the bundle, and how to re
                 place=place,
                 engine=engine,
                 results=results,
+                outputs=outputs,
                 sizes=_sizes(files, spec),
                 compares=declared is not None,
             )

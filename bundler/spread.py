@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Final
 
@@ -60,7 +61,10 @@ def one_draw(values: Sequence[float], runs: int = 0) -> float | None:
     if _constant(shares):
         return None
     quantile = float(stdtrit(max(len(values), runs) - 1, 1 - APART / 2))
-    return math.ldexp(quantile * math.sqrt(2 * sample_variance(shares)), exponent)
+    try:
+        return math.ldexp(quantile * math.sqrt(2 * sample_variance(shares)), exponent)
+    except OverflowError:
+        return sys.float_info.max
 
 
 def pooled_deviations(declared: Sequence[float], rerun: Sequence[float]) -> tuple[float, float]:

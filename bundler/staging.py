@@ -8,13 +8,14 @@ of the working folder: many trainings write beside their script, so each gets a 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from bundler.errors import MalformedError
 from bundler.evidence import Files
 from bundler.records import RunRecord, artefact_location
 from bundler.sandbox.workplace import make, new_file
-from bundler.spec import TrainingSpec
+from bundler.spec import Outputs, TrainingSpec
 
 BUNDLE = "bundle"
 WORKSPACE = "code"
@@ -38,6 +39,21 @@ def stage(files: Files, spec: TrainingSpec, place: Path, also: Iterable[str] = (
     for name in code:
         inside = PurePosixPath(name).relative_to(spec.code).as_posix()
         _copy(files, name, workspace, inside, programs)
+
+
+def embedded(outputs: Outputs, files: Files, declared: RunRecord) -> Outputs:
+    """``outputs`` without those whose declared bytes are only referenced (``embed: none``): nothing to compare with."""
+    known = {each.path: artefact_location(declared.id, each) for each in declared.artefacts}
+
+    def is_there(path: str) -> bool:
+        return path not in known or known[path] in files.digests
+
+    predictions = outputs.predictions
+    return replace(
+        outputs,
+        tensors=tuple(filter(is_there, outputs.tensors)),
+        predictions=predictions if predictions and is_there(predictions.path) else None,
+    )
 
 
 def stage_declared(

@@ -306,7 +306,7 @@ def tensor_hashes(data: bytes, name: str) -> Iterator[tuple[str, str]]:
     for tensor, content in sorted(read_tensors(data, name=name).items()):
         digest = hashlib.sha256(f"{content['dtype']} {list(content['shape'])} ".encode())
         digest.update(content["data"])
-        yield tensor, digest.hexdigest()
+        yield f"{name}: {tensor}", digest.hexdigest()
 
 
 def compared_artefacts(outputs: Outputs) -> tuple[str, ...]:

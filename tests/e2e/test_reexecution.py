@@ -430,3 +430,40 @@ def test_another_seed_is_not_excused_by_what_the_sandbox_hides_from_capture(tmp_
     code, report = provider.verify("--rerun", *OWN_SEEDS)
     assert code == 6, report["terminal"]
     assert small.codes(report)["rerun-not-bitwise"]["severity"] == "warning"
+
+
+def test_blind_a_file_with_the_tensors_of_the_model_does_not_stand_for_the_model(tmp_path):
+    """Two files with tensors of the same names: the model, which is swapped, and a checkpoint beside it."""
+    provider = small.make_provider(tmp_path / "provider", seeds=())
+    script = provider.repository / "train.py"
+    saving = '    save(out / "model.safetensors", weights)\n'
+    script.write_text(
+        script.read_text().replace(
+            saving, saving + saving.replace("model", "zcheckpoint")
+        )
+    )  # fmt: skip
+    provider.commit_all()
+    shutil.rmtree(provider.root / "runs")
+    for seed in small.SEEDS:
+        provider.train(seed)
+    provider.train(42, name="slow", rate=0.0005)
+    run = provider.root / "runs/seed-42"
+    shutil.copy(provider.root / "runs/seed-1/model.safetensors", run / "model.safetensors")
+    provider.config["training"]["outputs"]["tensors"].append("zcheckpoint.safetensors")
+    del provider.config["training"]["evaluation"]
+    assert provider.build().returncode == 0
+    code, report = provider.verify("--rerun", "--blind", "--seeds", "11,12,13,14")
+    assert code == 6, report["terminal"]
+    assert report["reruns"][0]["verdict"] == "not bitwise"
+    assert "model-unproven" in small.codes(report)
+
+
+@pytest.mark.parametrize("blind", [(), ("--blind",)], ids=["open", "blind"])
+def test_a_model_that_is_only_referenced_is_no_accusation(honest, blind):
+    honest.config["embed"] = "none"
+    shutil.rmtree(honest.root / "bundle")
+    assert honest.build().returncode == 0
+    code, report = honest.verify("--rerun", "--seeds", "11,12,13,14", *blind)
+    assert code == 6, report["terminal"]
+    assert len(report["judgement"]["trials"]) >= 3
+    assert "model-unproven" in small.codes(report)

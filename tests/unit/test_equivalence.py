@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -866,6 +867,7 @@ def test_the_limit_of_a_single_draw_is_the_one_of_the_page_and_none_where_nothin
         assert one_draw(FIVE[:3], runs) == pytest.approx(factor * spread)
     assert one_draw(FIVE[:2]) is None
     assert one_draw((0.8, 0.8, 0.8)) is None
+    assert one_draw((1e308, -1e308, 1e308)) == sys.float_info.max
     huge = [value * 1e300 for value in FIVE]
     assert one_draw(huge) == pytest.approx(1e300 * one_draw(FIVE))
 

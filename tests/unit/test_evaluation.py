@@ -437,7 +437,8 @@ def test_a_decoy_that_cannot_be_scored_says_nothing(scorer, act):
     assert scorer.evaluate().findings == ()
 
 
-def test_a_model_of_another_format_has_no_decoy(scorer, tmp_path):
+def test_of_a_model_in_another_format_any_bytes_are_a_decoy(scorer, tmp_path):
+    """Honest code that reads it fails on them, and says nothing; code that leaves it alone gives its figures again."""
     pickled = tmp_path / "model.safetensors"
     pickled.write_bytes(b"\x80\x04K*.")
     scorer.provider.edit(
@@ -451,6 +452,11 @@ def test_a_model_of_another_format_has_no_decoy(scorer, tmp_path):
         ),
     )
     scorer.script(PRINTED.format(more="", disparity="0.08"))
+    (finding,) = scorer.evaluate().findings
+    assert finding.code == "evaluation-ignores-model"
+    crc = zlib.crc32(pickled.read_bytes())
+    more = WHERE_OTHER.format(crc=crc, act="if not honest: sys.exit(3)")
+    scorer.script(PRINTED.format(more=more, disparity="0.08"))
     assert scorer.evaluate().findings == ()
 
 

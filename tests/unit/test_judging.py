@@ -307,7 +307,8 @@ def test_other_bits_stay_open_where_other_seeds_settled_nothing():
 def test_a_run_on_another_device_can_only_be_judged_statistically():
     of = case(environment={"device": "cuda:0"})
     verdicts = judging.metric_verdicts(of, CONSISTENT, 3)
-    findings = {f.code: f for f in bit_findings(of, rerun("not bitwise"), verdicts, {}, "cpu")}
+    here = replace(rerun("not bitwise"), environment={"device": "cpu"})
+    findings = {f.code: f for f in bit_findings(of, here, verdicts, {}, "cpu")}
     assert "did not train on cpu" in findings["rerun-other-device"].message
     assert {each.severity for each in findings.values()} == {"note"}
 
@@ -427,7 +428,7 @@ def test_regression_predictions_are_the_same_but_for_rounding():
 def test_weights_that_are_nearly_the_same_cannot_come_with_far_other_predictions():
     tensor = TensorComparison(
         tensor="w", dtype="F32", shape=(9,), equal=False, equal_fraction=0.9, max_absolute_difference=1e-8,
-        relative_l2=1e-8,
+        relative_l2=1e-8, ulp_median=0,
     )  # fmt: skip
     invented = PredictionComparison(
         artefact="p.csv", examples=9, agreement=0.76, max_absolute_difference=0.5,
@@ -452,7 +453,9 @@ def test_what_a_stopped_training_had_not_recorded_is_no_difference():
     [
         ({"relative_l2": 0.3}, True),
         ({"relative_l2": None}, True),
-        ({"relative_l2": 1e-7}, False),
+        ({"relative_l2": 1e-7, "ulp_median": 1}, False),
+        # One large number makes any distance small: half of the numbers have to be the same but for the last digits.
+        ({"relative_l2": 1e-7, "ulp_median": 1 << 30}, True),
         ({"equal": True}, False),
     ],
 )
@@ -524,6 +527,7 @@ def test_the_metric_that_decides_the_selection_may_be_off_by_chance_and_not_as_t
         ({"determinism.tf32": True}, {"determinism.tf32": False}, True),
         ({"cpu_model": "A"}, {"threads": 1}, False),
         ({"format": CAPTURE_FORMAT, "threads.OMP_NUM_THREADS": "2"}, {"format": CAPTURE_FORMAT}, True),
+        ({"format": CAPTURE_FORMAT, "accelerator.driver": "550.1"}, {"format": CAPTURE_FORMAT}, False),
         ({"format": CAPTURE_FORMAT, "os": "A"}, {"format": CAPTURE_FORMAT, "not_recorded.os": "?"}, False),
     ],
 )  # fmt: skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from bundler.case import Case
 from bundler.comparing import note, warning
@@ -56,7 +56,7 @@ def bit_findings(
     yield from _other_predictions(run, rerun)
     if rerun.verdict == "not bitwise":
         finals = [(each.metric, each.declared, each.rerun) for each in rerun.metrics]
-        yield from (far.finding() for far in far_off(case, finals, own, explained=explained))
+        yield from far_off(case, finals, own, explained=explained)
         if other_device:
             yield note(
                 "rerun-other-device",
@@ -158,25 +158,6 @@ FAR = 0.01
 """Relative difference of scores that such weights do not explain."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FarOff:
-    """The declared seed gave another value of a metric that decides, further off than ``allowed``."""
-
-    metric: str
-    declared: Number | None
-    rerun: Number | None
-    allowed: float
-
-    def finding(self) -> Finding:
-        """In words."""
-        return warning(
-            "rerun-decisive-differs",
-            self.metric,
-            f"the declared seed gave {self.rerun!r} instead of {self.declared!r}: more than {self.allowed:.3g} apart",
-            "Other numerics change the last digits, or make it one more draw: look at what else differs.",
-        )
-
-
 def far_off(
     case: Case,
     finals: Iterable[tuple[str, Number | None, Number | None]],
@@ -184,8 +165,8 @@ def far_off(
     *,
     explained: bool,
     runs: int = 0,
-) -> Iterator[FarOff]:
-    """Which of ``finals`` (metric, declared, re-run) decide, and are further off than margin and chance allow.
+) -> Iterator[Finding]:
+    """Name those of ``finals`` (metric, declared, re-run) that decide, and are further off than margin and chance allow.
 
     With other numerics the same seed is one more draw. So where other bits are ``explained``, a metric may be off by
     what two draws hardly differ by, as the verifier's ``own`` seeds scatter (so many ``runs``, once all are made): it
@@ -207,7 +188,12 @@ def far_off(
             side = case.better(metric) if explained else None
             off = signed.get(side or "", abs(declared - rerun))
         if off > allowed:
-            yield FarOff(metric=metric, declared=declared, rerun=rerun, allowed=allowed)
+            yield warning(
+                "rerun-decisive-differs",
+                metric,
+                f"the declared seed gave {rerun!r} instead of {declared!r}: more than {allowed:.3g} apart",
+                "Other numerics change the last digits, or make it one more draw: look at what else differs.",
+            )
 
 
 DECIDES = re.compile(

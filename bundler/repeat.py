@@ -120,7 +120,7 @@ def plan(request: Request, progress: Progress) -> Plan:
     seeds = request.seeds or _next_seeds(request.runs - len(known), selected, records, config.facts)
     _refuse_known(request.seeds, known)
     code = (request.base / training.code).resolve()
-    tree, warnings = _code_of(_TrainingCode(code, _no_code(request)), code, selected)
+    tree, warnings = _code_of(code, selected, _no_code(request))
     return Plan(
         request=request,
         selected=selected,
@@ -251,22 +251,6 @@ def _refuse_known(seeds: Sequence[int], known: Sequence[RunRecord]) -> None:
         )
 
 
-class _TrainingCode(Repository):
-    """The repository that is trained in; what lies at ``besides`` is no code, so git may see it changed."""
-
-    def __init__(self, folder: Path, besides: Iterable[str]) -> None:
-        super().__init__(folder)
-        self._besides = tuple(f":(exclude,literal){each}" for each in besides)
-
-    def is_dirty(self) -> bool:
-        """As of any repository, but for what is no code."""
-        return bool(self._git("status", "--porcelain", "--", ".", *self._besides).strip())
-
-    def whole_tree(self, commit: str) -> str:
-        """The id of the tree of the whole ``commit``, which is what a run records."""
-        return self._git("rev-parse", "--verify", "--end-of-options", f"{commit}^{{tree}}").strip()
-
-
 def _no_code(request: Request) -> tuple[str, ...]:
     """What is no code, from the code folder: bundle.yaml, the output folder, and the stores of trackers."""
     config, base = request.config, request.base
@@ -279,15 +263,19 @@ def _no_code(request: Request) -> tuple[str, ...]:
 
 
 def _code_of(
-    repository: _TrainingCode, code: Path, selected: RunRecord
+    code: Path, selected: RunRecord, besides: Iterable[str]
 ) -> tuple[str, tuple[str, ...]]:
-    """The git tree that the runs will be of, and why they may not be of the selected run's code."""
+    """The git tree that the runs will be of, and why they may not be of the selected run's code.
+
+    What lies at ``besides`` is no code, so git may see it changed.
+    """
+    repository = Repository(code)
     head = repository.head()
     commit, its_tree = code_version(selected)
     if head is None:
         raise SourceError(f"the repository of {code} has no commit", remedy="Commit the code.")
     tree, warnings = repository.whole_tree(head), []
-    if repository.is_dirty():
+    if repository.is_dirty(besides):
         warnings.append(
             f"{code} has uncommitted changes: the runs will not be those of the commit; commit or stash them first"
         )

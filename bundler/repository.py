@@ -64,6 +64,10 @@ class Repository:
         """The id of the tree that the folder is in ``commit``."""
         return self._git("rev-parse", "--verify", "--end-of-options", f"{commit}:./").strip()
 
+    def whole_tree(self, commit: str) -> str:
+        """The id of the tree of the whole ``commit``, which is what a run records."""
+        return self._git("rev-parse", "--verify", "--end-of-options", f"{commit}^{{tree}}").strip()
+
     def above(self, commit: str) -> tuple[tuple[CodeFile, ...], ...]:
         """What is directly in each folder above this one in ``commit``, the root first; none for the root itself."""
         parts = self.prefix().split("/") if self.prefix() else []
@@ -82,9 +86,10 @@ class Repository:
         url = self._maybe("remote", "get-url", "origin")
         return without_credentials(url) if url else None
 
-    def is_dirty(self) -> bool:
-        """Whether tracked files of the folder differ from HEAD, or there are untracked ones."""
-        return bool(self._git("status", "--porcelain", "--", ".").strip())
+    def is_dirty(self, besides: Iterable[str] = ()) -> bool:
+        """Whether tracked files of the folder differ from HEAD, or there are untracked ones, but for ``besides``."""
+        left_out = (f":(exclude,literal){each}" for each in besides)
+        return bool(self._git("status", "--porcelain", "--", ".", *left_out).strip())
 
     def is_shallow(self) -> bool:
         """Whether the clone was cut off at some depth: earlier commits are then not in it."""
@@ -96,7 +101,7 @@ class Repository:
 
     def files(self, commit: str) -> tuple[CodeFile, ...]:
         """What the folder holds in ``commit``, sorted by path: files, and links and submodules, which have no bytes."""
-        tree = self._git("rev-parse", "--verify", "--end-of-options", f"{commit}:./").strip()
+        tree = self.tree(commit)
         found = self._listed("ls-tree", "-r", "-z", "--full-tree", tree)
         return tuple(sorted(found, key=lambda file: file.path))
 

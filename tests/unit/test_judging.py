@@ -28,6 +28,16 @@ from bundler.trials import TrialResult
 METRIC = "holdout_auc"
 
 
+SAME_TENSOR = TensorComparison(
+    tensor="w",
+    dtype="F32",
+    shape=(1,),
+    equal=True,
+    equal_fraction=1.0,
+    max_absolute_difference=0.0,
+)
+
+
 def record(seed=42, value=0.8, **changes) -> RunRecord:
     metric = MetricSummary(
         name=METRIC, role="hold-out", points=1, last=number(value), last_step=1, minimum=None, maximum=None
@@ -319,15 +329,7 @@ def test_the_scope_of_equal_bits_is_said_only_where_no_other_seed_was_settled():
         metric=METRIC, role="hold-out", declared=0.8, rerun=0.8, points_declared=1, points_rerun=1,
         points_differing=0, first_differing_step=None,
     )  # fmt: skip
-    tensor = TensorComparison(
-        tensor="w",
-        dtype="F32",
-        shape=(1,),
-        equal=True,
-        equal_fraction=1.0,
-        max_absolute_difference=0.0,
-    )
-    same = replace(rerun(), metrics=(metric,), tensors=(tensor,))
+    same = replace(rerun(), metrics=(metric,), tensors=(SAME_TENSOR,))
     alone = list(bit_findings(of, same, (), {}, "cpu"))
     assert [each.code for each in alone] == ["rerun-bitwise-scope"]
     verdicts = judging.metric_verdicts(of, CONSISTENT, 3)
@@ -368,20 +370,15 @@ def test_without_a_tolerance_the_policy_says_how_far_is_far():
 
 
 def test_the_declared_weights_cannot_come_with_other_predictions():
-    tensor = TensorComparison(
-        tensor="w",
-        dtype="F32",
-        shape=(1,),
-        equal=True,
-        equal_fraction=1.0,
-        max_absolute_difference=0.0,
-    )
     invented = PredictionComparison(
         artefact="predictions.csv", examples=200, agreement=0.76, max_absolute_difference=0.5,
         max_logit_difference=None, relative_difference=0.5,
     )  # fmt: skip
     report = replace(
-        rerun("not bitwise"), tensors=(tensor,), metrics=(metric(0.8),), predictions=(invented,)
+        rerun("not bitwise"),
+        tensors=(SAME_TENSOR,),
+        metrics=(metric(0.8),),
+        predictions=(invented,),
     )
     assert not is_bitwise(report.metrics, report.tensors, report.predictions)
     findings = {each.code: each for each in bit_findings(case(), report, (), {}, "cpu")}
@@ -392,17 +389,9 @@ def test_the_declared_weights_cannot_come_with_other_predictions():
 
 
 def test_durations_do_not_decide_about_bits_where_metrics_have_roles():
-    tensor = TensorComparison(
-        tensor="w",
-        dtype="F32",
-        shape=(1,),
-        equal=True,
-        equal_fraction=1.0,
-        max_absolute_difference=0.0,
-    )
     seconds = metric(3.4, metric="epoch_seconds", role="other", points_differing=4)
-    assert is_bitwise((metric(0.8), seconds), (tensor,))
-    assert not is_bitwise((seconds,), (tensor,))
+    assert is_bitwise((metric(0.8), seconds), (SAME_TENSOR,))
+    assert not is_bitwise((seconds,), (SAME_TENSOR,))
 
 
 def test_regression_predictions_are_the_same_but_for_rounding():
@@ -411,15 +400,7 @@ def test_regression_predictions_are_the_same_but_for_rounding():
         artefact="p.csv", examples=9, agreement=0.04, max_absolute_difference=0.01,
         max_logit_difference=None, relative_difference=1e-7,
     )  # fmt: skip
-    tensor = TensorComparison(
-        tensor="w",
-        dtype="F32",
-        shape=(1,),
-        equal=True,
-        equal_fraction=1.0,
-        max_absolute_difference=0.0,
-    )
-    report = replace(rerun(), tensors=(tensor,), metrics=(metric(0.8),), predictions=(near,))
+    report = replace(rerun(), tensors=(SAME_TENSOR,), metrics=(metric(0.8),), predictions=(near,))
     codes = {each.code for each in bit_findings(case(), report, (), {}, "cpu")}
     assert "rerun-predictions-contradict" not in codes
     assert is_bitwise(report.metrics, report.tensors, report.predictions)

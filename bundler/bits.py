@@ -166,7 +166,7 @@ def far_off(
     explained: bool,
     runs: int = 0,
 ) -> Iterator[Finding]:
-    """Name those of ``finals`` (metric, declared, re-run) that decide, and are further off than margin and chance allow.
+    """Name those of ``finals`` (metric, declared, re-run) that decide and are further off than margin and chance allow.
 
     With other numerics the same seed is one more draw. So where other bits are ``explained``, a metric may be off by
     what two draws hardly differ by, as the verifier's ``own`` seeds scatter (so many ``runs``, once all are made): it
